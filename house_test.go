@@ -1,0 +1,109 @@
+// Package nixfleet_test holds the rules about the tree itself.
+package nixfleet_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// listed is what `go list -json` says about one package.
+type listed struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+func packages(t *testing.T) map[string]listed {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./cmd/...", "./internal/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	all := map[string]listed{}
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[p.ImportPath] = p
+	}
+}
+
+// The pure packages decide; they never look at a clock, a file or a socket. What
+// they may import is listed, so that a new import is a decision.
+func TestPurePackagesStayPure(t *testing.T) {
+	all := packages(t)
+	std := []string{"bytes", "cmp", "errors", "fmt", "iter", "maps", "math", "slices", "sort", "strconv", "strings", "time", "unicode/utf8"}
+	allowed := map[string][]string{
+		"nixfleet/internal/lifecycle": append(slices.Clone(std), "nixfleet/internal/fleet"),
+		"nixfleet/internal/rollout":   append(slices.Clone(std), "nixfleet/internal/fleet", "nixfleet/internal/lifecycle"),
+	}
+	for name, imports := range allowed {
+		p, ok := all[name]
+		if !ok {
+			t.Errorf("%s is missing", name)
+		}
+		for _, i := range p.Imports {
+			if !slices.Contains(imports, i) {
+				t.Errorf("%s imports %s", name, i)
+			}
+		}
+	}
+}
+
+// The agent and the control plane share only what is meant to be shared.
+func TestAgentAndControlPlaneStayApart(t *testing.T) {
+	for name, p := range packages(t) {
+		for _, dep := range p.Deps {
+			agent := strings.HasPrefix(name, "nixfleet/internal/agent") || name == "nixfleet/cmd/nixfleet-agent"
+			plane := strings.HasPrefix(name, "nixfleet/internal/controlplane") || name == "nixfleet/cmd/nixfleet-control-plane"
+			if agent && strings.HasPrefix(dep, "nixfleet/internal/controlplane") || plane && strings.HasPrefix(dep, "nixfleet/internal/agent") {
+				t.Errorf("%s depends on %s", name, dep)
+			}
+		}
+	}
+}
+
+// Each of these is called from one place only: the owner of the state.
+func TestOnlyTheOwnersCall(t *testing.T) {
+	for _, rule := range []struct {
+		call  string
+		in    []string // folders that may call it
+		paths []string // folders that are searched
+	}{
+		{"lifecycle.Step(", []string{"internal/agent/", "internal/controlplane/"}, []string{"cmd", "internal"}},
+		{"rollout.Plan(", []string{"internal/controlplane/"}, []string{"cmd", "internal"}},
+		{"exec.Command", []string{
+			"internal/agent/host/",    // the only packages that change a machine
+			"internal/agent/probe/",   // exec probes
+			"internal/agent/journal/", // the check of a damaged file runs in a child
+			"internal/demo/",          // starts the fleet's processes
+			"cmd/nixfleet/",           // the operator's hooks and git
+			"internal/controlplane/",  // git sources, the CA command
+			"cmd/nixfleet-bench/",     // starts what it measures
+		}, []string{"cmd", "internal"}},
+	} {
+		args := append([]string{"grep", "-lF", "--untracked", rule.call, "--"}, rule.paths...)
+		out, err := exec.Command("git", args...).Output()
+		if err != nil {
+			t.Errorf("nobody calls %s: %v", rule.call, err)
+		}
+		for file := range strings.FieldsSeq(string(out)) {
+			ok := strings.HasSuffix(file, "_test.go")
+			for _, in := range rule.in {
+				// A folder with a slash at the end means that folder and those below it.
+				ok = ok || strings.HasPrefix(file, in)
+			}
+			if !ok {
+				t.Errorf("%s calls %s", file, rule.call)
+			}
+		}
+	}
+}
