@@ -236,11 +236,11 @@ const OutputMax = 4096
 // Units is the health of a machine's services.
 type Units struct {
 	// Failed are units that failed or wait to be restarted, sorted.
-	Failed []string
+	Failed []string `json:"failed,omitempty"`
 	// Restarts counts automatic restarts by unit, where there were any.
-	Restarts map[string]uint32
+	Restarts map[string]uint32 `json:"restarts,omitempty"`
 	// Settled is false while the machine is still starting up.
-	Settled bool
+	Settled bool `json:"settled,omitempty"`
 }
 
 // ErrSlotTaken: the slot holds a run that was not cleared.
