@@ -1,0 +1,41 @@
+package main
+
+// Budget is one promise and where its figure comes from.
+type Budget struct {
+	Figure  string
+	Limit   float64
+	Unit    string // ns, B, allocs, ratio, /s: as the benchmark reports it
+	AtLeast bool
+	How     string // for the page: what was done
+	Why     string // for the page when the budget is not met
+
+	Package, Benchmark string // of a benchmark; empty for whole programs
+	Metric             string // the benchmark's unit, as "ns/op"
+}
+
+const (
+	millisecond = 1e6
+	microsecond = 1e3
+	mebibyte    = 1 << 20
+)
+
+// budgets lists every promise that is measured.
+var budgets = []Budget{
+	{Figure: "Step of a probe event", Limit: 1 * microsecond, Unit: "ns", How: "one ProbeResult on a soaking host with eight probes",
+		Package: "./internal/lifecycle", Benchmark: "BenchmarkStep", Metric: "ns/op"},
+	{Figure: "Step of a probe event, allocations", Limit: 2, Unit: "allocs", How: "the same",
+		Package: "./internal/lifecycle", Benchmark: "BenchmarkStep", Metric: "allocs/op"},
+	{Figure: "verify a manifest of 10 000 hosts", Limit: 15 * millisecond, Unit: "ns", How: "1.4 MB: limits, canonical form, signature, schema, freshness, mark, decoding",
+		Package: "./internal/trust", Benchmark: "BenchmarkVerifyManifest10k", Metric: "ns/op"},
+	{Figure: "verify a manifest of 10 000 hosts, memory", Limit: 12 * mebibyte, Unit: "B", How: "bytes allocated, an upper bound of the peak",
+		Package: "./internal/trust", Benchmark: "BenchmarkVerifyManifest10k", Metric: "B/op"},
+	{Figure: "plan 10 000 hosts", Limit: 15 * millisecond, Unit: "ns", How: "20 channels of 500 hosts, 30 % pending, 5 budgets, 200 edges",
+		Package: "./internal/rollout", Benchmark: "BenchmarkPlan", Metric: "ns/op"},
+	{Figure: "plan 10 000 hosts, memory", Limit: 8 * mebibyte, Unit: "B", How: "the same",
+		Package: "./internal/rollout", Benchmark: "BenchmarkPlan", Metric: "B/op"},
+	{Figure: "journal commit against a bare fsynced write", Limit: 2.2, Unit: "ratio", How: "one input's state and events, against write and fsync of as many bytes, in turn",
+		Package: "./internal/agent/journal", Benchmark: "BenchmarkCommit", Metric: "ratio"},
+	{Figure: "events stored", Limit: 10000, Unit: "/s", AtLeast: true, How: "batches of pre-signed events: signature verified, stepped, stored with synchronous=FULL; in one process, without HTTP",
+		Package: "./internal/controlplane", Benchmark: "BenchmarkIngest", Metric: "events/s"},
+	{Figure: "agent binary, stripped", Limit: 16 * mebibyte, Unit: "B", How: "CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'"},
+}
