@@ -1,0 +1,3 @@
+package rollout
+
+type index struct{}
