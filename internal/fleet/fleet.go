@@ -1,10 +1,10 @@
 // Package fleet holds the signed documents as Go types, and the pure functions
 // that turn a fleet into rollout manifests.
 //
-// It promises that the same fleet gives the same manifests on every machine.
-// It needs verified bytes from its caller: nothing here checks a signature
-// (package trust does) and nothing here is ever re-serialised in order to be
-// hashed; hashes are over the canonical form of the bytes as received.
+// It promises that the same fleet gives the same manifests on every machine,
+// and that every refusal names the host or the field. It needs verified bytes
+// from its caller: nothing here checks a signature (package trust does), and
+// nothing here is ever re-serialised in order to be hashed.
 package fleet
 
 import "time"
@@ -59,7 +59,8 @@ type Compliance struct {
 }
 
 // RolloutPolicy is a policy as the fleet document declares it: the published
-// fields, and beside them every field of Policy.
+// fields, and beside them every field of Policy but SoakSecsByWave, which is
+// for manifests only.
 type RolloutPolicy struct {
 	Strategy string       `json:"strategy"`
 	Waves    []PolicyWave `json:"waves"`
@@ -74,7 +75,8 @@ type PolicyWave struct {
 	SoakSecs    *int     `json:"soakSecs,omitempty"`
 }
 
-// Wave is a resolved wave of a channel.
+// Wave is a resolved wave of a channel. Its own SoakSecs wins over that of the
+// policy's wave of the same number, and both over SoakMinutes.
 type Wave struct {
 	Hosts       []string `json:"hosts"`
 	SoakMinutes int      `json:"soakMinutes"`
@@ -100,7 +102,7 @@ type Selector struct {
 }
 
 // Budget limits how many of the selected hosts may be disrupted at once. In a
-// manifest Hosts is the resolved, sorted list. Exactly one of the limits is set.
+// manifest Hosts is the resolved, sorted list. At least one of the limits is set.
 type Budget struct {
 	Selector       Selector `json:"selector"`
 	Hosts          []string `json:"hosts,omitempty"`
@@ -133,9 +135,9 @@ type Manifest struct {
 	Edges                  []Edge            `json:"edges,omitempty"`
 	ChannelEdges           []Edge            `json:"channelEdges,omitempty"`
 	ComplianceMode         string            `json:"complianceMode,omitempty"`
-	FreshnessWindowMinutes int               `json:"freshnessWindowMinutes,omitempty"`
+	FreshnessWindowMinutes int               `json:"freshnessWindowMinutes,omitzero"`
 	HostKeys               map[string]string `json:"hostKeys,omitempty"`
-	Attempt                int               `json:"attempt,omitempty"` // absent means 1
+	Attempt                int               `json:"attempt,omitzero"` // absent means 1
 	Meta                   Meta              `json:"meta"`
 }
 

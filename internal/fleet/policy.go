@@ -16,7 +16,7 @@ type Policy struct {
 	HealthGate             HealthGate    `json:"healthGate"`
 	Reboot                 string        `json:"reboot"` // manual, window
 	RebootWindow           *RebootWindow `json:"rebootWindow,omitempty"`
-	Guard                  string        `json:"guard,omitempty"` // "" required, optional: a target without our units may be switched to
+	Guard                  string        `json:"guard"` // required, optional: a target without our units may be switched to
 
 	OnNewRelease        string    `json:"onNewRelease"` // supersede, queue
 	OfflineAfterMinutes int       `json:"offlineAfterMinutes"`
@@ -36,6 +36,7 @@ const (
 	RebootInWindow        = "window"
 	OnNewSupersede        = "supersede"
 	OnNewQueue            = "queue"
+	GuardRequired         = "required"
 	GuardOptional         = "optional"
 )
 
@@ -52,8 +53,8 @@ type FailedUnits struct {
 // HaltAfter is how many failed or lost hosts halt a rollout: a number, or a
 // percentage of the rollout's hosts (at least one). Hosts wins when both are set.
 type HaltAfter struct {
-	Hosts int `json:"hosts,omitempty"`
-	Pct   int `json:"pct,omitempty"`
+	Hosts int `json:"hosts,omitzero"`
+	Pct   int `json:"pct,omitzero"`
 }
 
 // RebootWindow is when a staged system may be booted into.
@@ -62,4 +63,48 @@ type RebootWindow struct {
 	Start   string   `json:"start"` // "HH:MM"
 	Minutes int      `json:"minutes"`
 	TZ      string   `json:"tz"` // IANA name; empty means UTC
+}
+
+// DefaultPolicy is what holds where a document says nothing.
+func DefaultPolicy() Policy {
+	return Policy{
+		OnHealthFailure:        HealthRollbackAndHalt,
+		HealthFailureSecs:      60,
+		Confirm:                ConfirmRequired,
+		ConfirmWindowSecs:      360,
+		AliveSecs:              120,
+		Persist:                PersistConfirmed,
+		PersistFailureSecs:     1800,
+		ActivationDeadlineSecs: 21600,
+		Reboot:                 RebootManual,
+		Guard:                  GuardRequired,
+		OnNewRelease:           OnNewSupersede,
+		OfflineAfterMinutes:    1440,
+		HaltAfter:              HaltAfter{Hosts: 1},
+	}
+}
+
+// SoakSecs is how long a host of the wave soaks. Hosts that no wave lists are in
+// a wave after the last, which has no soak.
+func (p Policy) SoakSecs(wave int) int {
+	if wave < 0 || wave >= len(p.SoakSecsByWave) {
+		return 0
+	}
+	return p.SoakSecsByWave[wave]
+}
+
+// MaxFailedUnits is how many newly failed units the switch may leave.
+func (p Policy) MaxFailedUnits() int {
+	if p.HealthGate.SystemdFailedUnits == nil {
+		return 0
+	}
+	return p.HealthGate.SystemdFailedUnits.Max
+}
+
+// Of is how many failed or lost hosts, of n in the rollout, halt it.
+func (a HaltAfter) Of(n int) int {
+	if a.Hosts > 0 {
+		return a.Hosts
+	}
+	return percent(a.Pct, n)
 }
