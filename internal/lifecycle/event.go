@@ -15,7 +15,8 @@ type Event struct {
 	Body   Body
 }
 
-// Body is what is particular to one kind of event.
+// Body is what is particular to one kind of event. Step takes the types of this
+// package as values, not as pointers.
 type Body interface{ Kind() Kind }
 
 // Kind names an event on the wire.
@@ -45,6 +46,12 @@ const (
 	KindHealthChanged         Kind = "HealthChanged"
 	KindSuperseded            Kind = "Superseded"
 	KindNotice                Kind = "Notice"
+)
+
+// Reasons of RebootStarted.
+const (
+	RebootDeferred = "deferred"
+	RebootRollback = "rollback"
 )
 
 // Status is a probe's verdict.
@@ -233,6 +240,9 @@ type RollbackFailed struct {
 	Phase      Phase  `json:"phase"`
 	ExitCode   int    `json:"exitCode"`
 	StderrTail string `json:"stderrTail"`
+	// BootRequired: prior is the boot default, but cannot be made live in this
+	// boot (an inhibitor, or its switch program refuses).
+	BootRequired bool `json:"bootRequired,omitempty"`
 }
 
 // RollbackSignal is the host's answer to the control plane's request to leave a
@@ -246,14 +256,18 @@ type RollbackSignal struct {
 
 // RebootStarted: the agent asked for a reboot. At is at.
 type RebootStarted struct {
-	Reason string `json:"reason"` // deferred, rollback
+	Reason string `json:"reason"` // RebootDeferred, RebootRollback
 }
 
-// Observed: the current system, the boot default or the boot changed. At is at.
+// Observed: the current system, the boot default or the boot changed, or the
+// machine woke from a suspend. An empty field says nothing. At is at.
 type Observed struct {
-	Current     fleet.Closure `json:"current"`
+	Current     fleet.Closure `json:"current"` // the target, when one of its specialisations runs
 	BootDefault fleet.Closure `json:"bootDefault"`
 	BootID      string        `json:"bootId"`
+	// Resumed is worth an event only while a confirmation is wanted, whose window
+	// it lengthens.
+	Resumed bool `json:"resumed,omitempty"`
 }
 
 // HealthChanged: after convergence, health or drift changed. At is at.

@@ -38,29 +38,30 @@ type Host struct {
 	SoakSecs      int           `json:"soakSecs"`
 	Policy        fleet.Policy  `json:"policy"`
 
-	State   State     `json:"state"`
-	Since   time.Time `json:"since,omitzero"` // wall time of the event that led to State; for people only
-	Seq     int64     `json:"seq"`            // of the last event, refused ones included
-	Refused int       `json:"refused,omitempty"`
-	Active  int64     `json:"active"` // running time of the last event, seconds
+	State  State     `json:"state"`
+	Since  time.Time `json:"since,omitzero"` // wall time of the event that led to State; for people only
+	Seq    int64     `json:"seq"`            // of the last event, refused ones included
+	Active int64     `json:"active"`         // running time of the last event, seconds
 
 	// The machine, as the last event that said so observed it.
 	Current     fleet.Closure `json:"current,omitempty"`
 	BootDefault fleet.Closure `json:"bootDefault,omitempty"`
 	BootID      string        `json:"bootId,omitempty"`
 
-	// Set by ActivationStarted.
-	Prior        fleet.Closure `json:"prior,omitempty"`
-	Mutated      bool          `json:"mutated,omitempty"`
-	SwitchMethod string        `json:"switchMethod,omitempty"`
-	StartBootID  string        `json:"startBootId,omitempty"`
-	Retried      bool          `json:"retried,omitempty"`
+	// Set by ActivationStarted; the boot and the time again by a boot that undid
+	// the activation, which is then tried once more.
+	Prior         fleet.Closure `json:"prior,omitempty"`
+	Mutated       bool          `json:"mutated,omitempty"`
+	SwitchMethod  string        `json:"switchMethod,omitempty"`
+	StartBootID   string        `json:"startBootId,omitempty"`
+	StartedActive int64         `json:"startedActive,omitempty"` // running time
+	Retried       bool          `json:"retried,omitempty"`
 
 	// Since ActivationCompleted.
-	CompletedActive int64     `json:"completedActive,omitempty"`
+	CompletedActive int64     `json:"completedActive,omitempty"` // running time
 	CompletedAt     time.Time `json:"completedAt,omitzero"`
-	CompletedBootID string    `json:"completedBootId,omitempty"`
-	Declared        bool      `json:"declared,omitempty"` // the probe topology was declared after the activation
+	LiveBootID      string    `json:"liveBootId,omitempty"` // the boot in which the target was last seen live; Confirmed is about this one
+	Declared        bool      `json:"declared,omitempty"`   // the probe topology was declared after the activation
 	Probes          []Probe   `json:"probes,omitempty"`   // sorted by name
 	Confirmed       bool      `json:"confirmed,omitempty"`
 	ConfirmUntil    int64     `json:"confirmUntil,omitempty"` // running time at which an unconfirmed window ends
@@ -68,17 +69,20 @@ type Host struct {
 	PersistFailing  *int64    `json:"persistFailing,omitempty"` // running time of the first PersistFailed without a Persisted since
 
 	// The way out.
-	SignalPending   bool     `json:"signalPending,omitempty"`
+	SignalPending   bool     `json:"signalPending,omitempty"` // a signal came while the switch ran; it is answered when the switch ends
 	Failure         *Failure `json:"failure,omitempty"`
 	RollbackOwed    bool     `json:"rollbackOwed,omitempty"`
-	RollbackFailed  int      `json:"rollbackFailed,omitempty"` // how often
-	RollbackReboots int      `json:"rollbackReboots,omitempty"`
+	RollbackFailed  int      `json:"rollbackFailed,omitempty"`  // how often
+	RollbackByBoot  bool     `json:"rollbackByBoot,omitempty"`  // prior boots, but cannot be made live: only a boot can finish
+	RollbackReboots int      `json:"rollbackReboots,omitempty"` // how often
+	RebootBootID    string   `json:"rebootBootId,omitempty"`    // the boot in which the agent last asked for a reboot
 	SupersededBy    string   `json:"supersededBy,omitempty"`
 
-	// After convergence.
+	// After convergence: what HealthChanged last said, and the changes since.
 	Unhealthy           bool   `json:"unhealthy,omitempty"`
 	Drifted             bool   `json:"drifted,omitempty"`
-	HealthChangedActive *int64 `json:"healthChangedActive,omitempty"`
+	HealthChangedActive *int64 `json:"healthChangedActive,omitempty"` // running time
+	HealthChanges       int    `json:"healthChanges,omitempty"`
 }
 
 // Probe is one declared probe and its latest result.
@@ -97,6 +101,8 @@ type Failure struct {
 	ExitCode int       `json:"exitCode,omitempty"`
 	Detail   string    `json:"detail,omitempty"` // stderr tail or failing probes, at most 512 bytes
 	At       time.Time `json:"at"`
+	// BadSignature: no cache had the closure signed by a pinned key.
+	BadSignature bool `json:"badSignature,omitempty"`
 }
 
 // Terminal tells whether nothing more is owed: no event but facts and notices

@@ -1,10 +1,6 @@
 package lifecycle
 
-import (
-	"time"
-
-	"nixfleet/internal/fleet"
-)
+import "nixfleet/internal/fleet"
 
 // Work is what should be under way on the machine now, as a function of state
 // alone. A nil field means that nothing of that kind is wanted.
@@ -26,33 +22,45 @@ type Fetch struct{ Target fleet.Closure }
 // Switch wants the target live. Unchanged hosts never want it.
 type Switch struct{ Target, Prior fleet.Closure }
 
-// Guard wants a dead man's switch over the machine. ConfirmBy is the running
-// time at which it acts when nothing was confirmed; 0 means liveness alone.
+// Guard wants a dead man's switch over the machine.
 type Guard struct {
 	Target, Prior fleet.Closure
-	ConfirmBy     int64
-	Confirmed     bool
-	BootOnly      bool // Deferred: the lease alone, for the boot-time form
+	// ConfirmBy is the running time at which the guard acts when nothing was
+	// confirmed. 0: it acts on silence of the agent alone.
+	ConfirmBy  int64
+	WindowSecs int  // for the boot-time form: how long after a boot it waits for a confirmation; 0: none is needed
+	AliveSecs  int  // silence of the agent after which the guard acts
+	Confirmed  bool // in this boot
+	BootOnly   bool // Deferred: the lease alone, for the boot-time form
 }
 
-// Persist wants the target to be the boot default.
-type Persist struct{ Target fleet.Closure }
+// Persist wants the target to be the boot default, not before the running time
+// NotBefore.
+type Persist struct {
+	Target    fleet.Closure
+	NotBefore int64
+}
 
 // Rollback wants the machine on To, live and booting it.
 type Rollback struct {
 	To       fleet.Closure
-	BootOnly bool // current is To already; only the boot default is owed
+	BootOnly bool // To runs already; only the boot default is owed
 }
 
-// Reboot wants one boot, inside the window of the policy unless Way is back.
-type Reboot struct{ Reason string } // deferred, rollback
+// Reboot wants one boot. Window is when it may be; nil: now, because it is the
+// way back.
+type Reboot struct {
+	Reason string // RebootDeferred, RebootRollback
+	Window *fleet.RebootWindow
+	Asked  bool // it was asked for in this boot already
+}
 
-// Now is when, and on what, Due decides.
+// Now is when, and on what, Due decides. There is no wall time in it, so that no
+// clock step can decide anything.
 type Now struct {
-	Wall   time.Time
-	Active int64 // running time of this rollout, seconds
-	BootID string
-	// Observation of the machine made for this very input; Converged and drift
-	// are decided by it. Nil: none was made.
+	Active int64  // running time of this rollout, seconds
+	BootID string // of the boot in which Due is asked
+	// Observation of the machine, made for this very input. Converged and drift
+	// are decided by it alone. Nil: none was made.
 	Observation *Observed
 }

@@ -1,0 +1,46 @@
+package lifecycle
+
+import "fmt"
+
+// liveAttempts is how often a rollback is tried in the running system before a
+// boot has to finish it.
+const liveAttempts = 2
+
+func (h *Host) rollbackFailed(b RollbackFailed) string {
+	if h.State != Failed || !h.RollbackOwed {
+		return wrongState
+	}
+	h.RollbackFailed++
+	// Only the switch itself and what is seen of it come after prior is the boot
+	// default; a boot before that would not lead there.
+	live := b.Phase == PhaseSwitch || b.Phase == PhaseObserve
+	if b.BootRequired || live && h.RollbackFailed >= liveAttempts {
+		h.RollbackByBoot = true
+	}
+	return ""
+}
+
+func (h *Host) rolledBack(b RollbackComplete, e Event) string {
+	if h.State != Failed || !h.RollbackOwed {
+		return wrongState
+	}
+	if b.RevertedToClosure != h.Prior {
+		return fmt.Sprintf("it went back to %s, prior is %s", b.RevertedToClosure, h.Prior)
+	}
+	h.Current, h.BootDefault = h.Prior, h.Prior
+	h.RollbackOwed, h.RollbackByBoot = false, false
+	h.enter(Reverted, e)
+	return ""
+}
+
+func (h *Host) rebooting() string {
+	switch {
+	case h.State == Deferred:
+	case h.State == Failed && h.RollbackOwed:
+		h.RollbackReboots++
+	default:
+		return wrongState
+	}
+	h.RebootBootID = h.BootID
+	return ""
+}
