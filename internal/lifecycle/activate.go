@@ -18,7 +18,7 @@ func (h *Host) accepted(b DispatchAck, e Event) string {
 	case b.PlanHash != "" && h.PlanHash != "" && b.PlanHash != h.PlanHash:
 		return fmt.Sprintf("it accepts the plan %.12s, known is %.12s", b.PlanHash, h.PlanHash)
 	}
-	h.Current = b.CurrentClosureAtDispatch
+	h.see(Observed{Current: b.CurrentClosureAtDispatch})
 	h.enter(Activating, e)
 	return ""
 }
@@ -87,7 +87,7 @@ func (h *Host) deferred(e Event) string {
 	if h.State != Activating || !h.Mutated {
 		return wrongState
 	}
-	h.BootDefault = h.Target
+	h.StagedOver, h.BootDefault = h.Current, h.Target
 	if h.SignalPending {
 		h.giveUp(Failure{Cause: CauseSignal}, true, e)
 		return ""

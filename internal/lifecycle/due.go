@@ -22,7 +22,7 @@ func Due(h Host, n Now) (Body, time.Duration) {
 	if h.State == Pending || h.State == Superseded {
 		return nil, 0
 	}
-	if n.Observation != nil && h.differs(*n.Observation) {
+	if n.Observation != nil && (h.differs(*n.Observation) || h.resumeMatters(n)) {
 		return *n.Observation, 0
 	}
 	if n.BootID != "" && h.BootID != "" && n.BootID != h.BootID {
@@ -46,6 +46,12 @@ func (h *Host) differs(o Observed) bool {
 	seen := *h
 	seen.see(o)
 	return seen.Current != h.Current || seen.BootDefault != h.BootDefault || seen.BootID != h.BootID
+}
+
+// resumeMatters tells whether a resume would lengthen the confirm window.
+func (h *Host) resumeMatters(n Now) bool {
+	return n.Observation.Resumed && h.State == Soaking && h.confirmAwaited() &&
+		h.ConfirmUntil < n.Active+h.confirmAtLeast()
 }
 
 func (h *Host) dueActivating(n Now) (Body, time.Duration) {
@@ -75,7 +81,7 @@ func (h *Host) dueDeferred(n Now) (Body, time.Duration) {
 	switch {
 	case h.bootedPrior(h.StartBootID):
 		return h.bootFailed(), 0
-	case h.Current == h.Prior, h.Current == h.Target && !booted:
+	case !booted && (h.Current == h.StagedOver || h.Current == h.Target):
 		return nil, 0
 	case n.Observation == nil:
 		return nil, lookAgain

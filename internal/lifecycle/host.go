@@ -56,13 +56,14 @@ type Host struct {
 	StartBootID   string        `json:"startBootId,omitempty"`
 	StartedActive int64         `json:"startedActive,omitempty"` // running time
 	Retried       bool          `json:"retried,omitempty"`
+	StagedOver    fleet.Closure `json:"stagedOver,omitempty"` // what ran when the target was staged: not always prior
 
 	// Since ActivationCompleted.
 	CompletedActive int64     `json:"completedActive,omitempty"` // running time
 	CompletedAt     time.Time `json:"completedAt,omitzero"`
 	LiveBootID      string    `json:"liveBootId,omitempty"` // the boot in which the target was last seen live; Confirmed is about this one
 	Declared        bool      `json:"declared,omitempty"`   // the probe topology was declared after the activation
-	Probes          []Probe   `json:"probes,omitempty"`   // sorted by name
+	Probes          []Probe   `json:"probes,omitempty"`     // sorted by name
 	Confirmed       bool      `json:"confirmed,omitempty"`
 	ConfirmUntil    int64     `json:"confirmUntil,omitempty"` // running time at which an unconfirmed window ends
 	Persisted       bool      `json:"persisted,omitempty"`
@@ -76,6 +77,7 @@ type Host struct {
 	RollbackByBoot  bool     `json:"rollbackByBoot,omitempty"`  // prior boots, but cannot be made live: only a boot can finish
 	RollbackReboots int      `json:"rollbackReboots,omitempty"` // how often
 	RebootBootID    string   `json:"rebootBootId,omitempty"`    // the boot in which the agent last asked for a reboot
+	RebootActive    int64    `json:"rebootActive,omitempty"`    // and the running time
 	SupersededBy    string   `json:"supersededBy,omitempty"`
 
 	// After convergence: what HealthChanged last said, and the changes since.

@@ -6,6 +6,8 @@ import "cmp"
 // network comes back later than the running time does.
 const atLeastSecs = 120
 
+func (h *Host) confirmAtLeast() int64 { return int64(min(atLeastSecs, h.Policy.ConfirmWindowSecs)) }
+
 func (h *Host) observed(b Observed, e Event) {
 	h.watchHealth(func() { h.see(b) })
 	switch {
@@ -34,8 +36,7 @@ func (h *Host) stillLive(resumed bool) {
 		h.Confirmed = false
 	}
 	if (booted || resumed) && h.confirmAwaited() {
-		more := int64(min(atLeastSecs, h.Policy.ConfirmWindowSecs))
-		h.ConfirmUntil = max(h.ConfirmUntil, h.Active+more)
+		h.ConfirmUntil = max(h.ConfirmUntil, h.Active+h.confirmAtLeast())
 	}
 }
 

@@ -41,6 +41,25 @@ func (h *Host) rebooting() string {
 	default:
 		return wrongState
 	}
-	h.RebootBootID = h.BootID
+	h.RebootBootID, h.RebootActive = h.BootID, h.Active
 	return ""
+}
+
+// A host whose boots do not lead to prior must not boot for ever: each further one
+// waits twice as long.
+const (
+	firstRebootDelay = 10 * 60
+	maxRebootDelay   = 6 * 60 * 60
+)
+
+// nextRollbackReboot is the running time before which a rollback asks for no boot.
+func (h *Host) nextRollbackReboot() int64 {
+	if h.RollbackReboots == 0 {
+		return 0
+	}
+	delay := int64(firstRebootDelay)
+	for range h.RollbackReboots - 1 {
+		delay = min(2*delay, maxRebootDelay)
+	}
+	return h.RebootActive + delay
 }

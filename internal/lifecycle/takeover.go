@@ -32,15 +32,14 @@ func TakeOver(live *Host, next Host, seen Observed, method string) Takeover {
 	if live != nil && live.Live() {
 		old := *live
 		if old.differs(seen) {
-			old.see(seen)
+			old.observed(seen, Event{})
 			t.Old = append(t.Old, seen)
 		}
+		if body, _ := Due(old, Now{Active: old.Active, BootID: seen.BootID, Observation: &seen}); body != nil {
+			return Takeover{Wait: "what was seen of the machine decides about the live rollout first"}
+		}
 		if why := old.holdsOn(); why != "" {
-			wait := Takeover{Wait: why}
-			if old.State == Deferred {
-				wait.Unstage = &Rollback{To: old.Prior, BootOnly: true}
-			}
-			return wait
+			return Takeover{Wait: why, Unstage: old.unstage()}
 		}
 		t.Old = append(t.Old, WasSuperseded{By: next.Rollout})
 	}
@@ -60,4 +59,12 @@ func TakeOver(live *Host, next Host, seen Observed, method string) Takeover {
 		t.New = append(t.New, ActivationCompleted{ObservedCurrentClosure: seen.Current, BootID: seen.BootID})
 	}
 	return t
+}
+
+// unstage is what takes a staged target back: the next boot leads to prior.
+func (h *Host) unstage() *Rollback {
+	if h.State != Deferred {
+		return nil
+	}
+	return &Rollback{To: h.Prior, BootOnly: true}
 }

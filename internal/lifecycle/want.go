@@ -22,8 +22,9 @@ func Want(h Host) Work {
 			w.Switch = &Switch{Target: h.Target, Prior: h.Prior}
 		}
 	case Deferred:
-		if h.Policy.Reboot == fleet.RebootInWindow && h.BootID == h.StartBootID {
-			w.Reboot = &Reboot{Reason: RebootDeferred, Window: h.Policy.RebootWindow, Asked: h.rebootAsked()}
+		asked := h.BootID != "" && h.RebootBootID == h.BootID // once per boot
+		if h.Policy.Reboot == fleet.RebootInWindow && h.BootID == h.StartBootID && !asked {
+			w.Reboot = &Reboot{Reason: RebootDeferred, Window: h.Policy.RebootWindow}
 		}
 	case Soaking:
 		w.Probes = true
@@ -36,7 +37,7 @@ func Want(h Host) Work {
 			w.Rollback = &Rollback{To: h.Prior, BootOnly: h.Current == h.Prior}
 		}
 		if h.RollbackOwed && h.RollbackByBoot && h.Current != h.Prior {
-			w.Reboot = &Reboot{Reason: RebootRollback, Asked: h.rebootAsked()}
+			w.Reboot = &Reboot{Reason: RebootRollback, NotBefore: h.nextRollbackReboot()}
 		}
 	}
 	w.Roots = h.roots()
@@ -52,7 +53,7 @@ func (h *Host) guard() *Guard {
 		Prior:     h.Prior,
 		AliveSecs: h.Policy.AliveSecs,
 		Confirmed: h.Confirmed,
-		BootOnly:  h.State == Deferred,
+		BootOnly:  h.State == Deferred && h.Current == h.Prior,
 	}
 	if !h.confirmRequired() {
 		return g
@@ -86,8 +87,6 @@ func (h *Host) persist() *Persist {
 	}
 	return &Persist{Target: h.Target, NotBefore: h.soakEnds()}
 }
-
-func (h *Host) rebootAsked() bool { return h.BootID != "" && h.RebootBootID == h.BootID }
 
 // roots are what must survive a garbage collection: where the host goes, and
 // where it would go back to.

@@ -31,7 +31,7 @@ type Guard struct {
 	WindowSecs int  // for the boot-time form: how long after a boot it waits for a confirmation; 0: none is needed
 	AliveSecs  int  // silence of the agent after which the guard acts
 	Confirmed  bool // in this boot
-	BootOnly   bool // Deferred: the lease alone, for the boot-time form
+	BootOnly   bool // prior runs, the target is staged: the lease alone, for the boot-time form
 }
 
 // Persist wants the target to be the boot default, not before the running time
@@ -47,12 +47,12 @@ type Rollback struct {
 	BootOnly bool // To runs already; only the boot default is owed
 }
 
-// Reboot wants one boot. Window is when it may be; nil: now, because it is the
-// way back.
+// Reboot wants one boot: inside Window, or, because it is the way back, as soon as
+// the running time NotBefore.
 type Reboot struct {
-	Reason string // RebootDeferred, RebootRollback
-	Window *fleet.RebootWindow
-	Asked  bool // it was asked for in this boot already
+	Reason    string // RebootDeferred, RebootRollback
+	Window    *fleet.RebootWindow
+	NotBefore int64
 }
 
 // Now is when, and on what, Due decides. There is no wall time in it, so that no
