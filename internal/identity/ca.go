@@ -65,7 +65,7 @@ func LoadCA(certPEM []byte, signer crypto.Signer) (CA, error) {
 // certificate never outlives the authority.
 func (ca CA) Issue(template *x509.Certificate, key crypto.PublicKey) (*x509.Certificate, error) {
 	if !template.NotBefore.Before(ca.Cert.NotAfter) {
-		return nil, fmt.Errorf("issue %s: the CA's own certificate has expired at %s", template.Subject.CommonName, ca.Cert.NotAfter.Format(time.RFC3339))
+		return nil, fmt.Errorf("issue %s: the CA's own certificate has expired at %s", template.Subject.CommonName, stamp(ca.Cert.NotAfter))
 	}
 	limited := *template
 	if limited.NotAfter.After(ca.Cert.NotAfter) {

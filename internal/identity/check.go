@@ -52,7 +52,7 @@ func CheckCertificate(certPEM []byte, want Expected) (*x509.Certificate, error) 
 		return nil, fmt.Errorf("%w: it is for %s (common name %s), this is %s", ErrCertName, role.Name, name, want.MachineID)
 	}
 	if want.Now.Before(cert.NotBefore.Add(-certSkew)) || want.Now.After(cert.NotAfter) {
-		return nil, fmt.Errorf("%w: from %s to %s, it is %s", ErrCertDates, cert.NotBefore.Format(time.RFC3339), cert.NotAfter.Format(time.RFC3339), want.Now.UTC().Format(time.RFC3339))
+		return nil, fmt.Errorf("%w: from %s to %s, it is %s", ErrCertDates, stamp(cert.NotBefore), stamp(cert.NotAfter), stamp(want.Now))
 	}
 	roots, err := pinned(want.IssuanceCAs)
 	if err != nil {
