@@ -17,12 +17,12 @@ type Action struct {
 // Body is what is particular to one kind of action.
 type Body interface {
 	Kind() Kind
-	check(w *World) error    // refuses what does not fit the world, changing nothing
-	apply(w *World, a stamp) // after a check that passed
+	check(w *World) error        // a *Conflict when it does not fit the world; changes nothing
+	apply(w *World, when moment) // after a check that passed
 }
 
-// stamp is when an action happened.
-type stamp struct {
+// moment is when an action happened.
+type moment struct {
 	at    time.Time
 	ready time.Duration
 }
@@ -58,6 +58,7 @@ const (
 	KindPaused            Kind = "paused"
 	KindResumed           Kind = "resumed"
 	KindAccepted          Kind = "accepted"
+	KindForced            Kind = "forced"
 	KindRolledBack        Kind = "rolled-back"
 	KindQuarantineCleared Kind = "quarantine-cleared"
 	KindForgotten         Kind = "forgotten"
@@ -111,13 +112,10 @@ type Signalled struct {
 	Reason  string `json:"reason"`
 }
 
-// Advanced makes Wave the current one. With Who, an operator asked: the wave
-// before it (of the last wave: that one, and Wave stays) needs nobody Converged.
+// Advanced makes Wave the current one: the one before it is done.
 type Advanced struct {
 	Rollout string `json:"rollout"`
 	Wave    int    `json:"wave"`
-	Who     string `json:"who,omitempty"`
-	Why     string `json:"why,omitempty"`
 }
 
 // Skipped stops waiting for a host.
@@ -215,6 +213,14 @@ type Accepted struct {
 	Why     string   `json:"why"`
 }
 
+// Forced lets the current wave be done without anybody Converged.
+type Forced struct {
+	Rollout string `json:"rollout"`
+	Wave    int    `json:"wave"`
+	Who     string `json:"who"`
+	Why     string `json:"why"`
+}
+
 // RolledBack halts a rollout and asks every host that began it and has not
 // converged to leave it.
 type RolledBack struct {
@@ -263,6 +269,7 @@ func (Recovered) Kind() Kind         { return KindRecovered }
 func (Paused) Kind() Kind            { return KindPaused }
 func (Resumed) Kind() Kind           { return KindResumed }
 func (Accepted) Kind() Kind          { return KindAccepted }
+func (Forced) Kind() Kind            { return KindForced }
 func (RolledBack) Kind() Kind        { return KindRolledBack }
 func (QuarantineCleared) Kind() Kind { return KindQuarantineCleared }
 func (Forgotten) Kind() Kind         { return KindForgotten }

@@ -46,7 +46,7 @@ type Rollout struct {
 	Since        time.Time `json:"since"`            // when State was entered
 	Halt         *Halt     `json:"halt,omitempty"`   // why it is, or last was, halted
 	Wave         int       `json:"wave"`             // the current one
-	Forced       *int      `json:"forced,omitempty"` // the wave that an operator advanced past last: it needs nobody Converged
+	Forced       *int      `json:"forced,omitempty"` // the wave that needs nobody Converged, because an operator said so
 	SupersededBy string    `json:"supersededBy,omitempty"`
 
 	Hosts []HostRow `json:"-"` // by wave, then name

@@ -103,6 +103,8 @@ type Release struct {
 	FleetHash string // hex SHA-256 of the canonical fleet document
 	SignedAt  time.Time
 	Manifests map[string]Manifest // by channel
+
+	reached map[string]bool // channels with a host that something was built for
 }
 
 // Manifest is a verified manifest, its policy completed.
