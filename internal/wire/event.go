@@ -160,5 +160,9 @@ func wallTime(raw []byte, name string) (time.Time, error) {
 	if at == nil {
 		return time.Time{}, fmt.Errorf("%s is null", name)
 	}
-	return at.UTC(), nil
+	utc := at.UTC()
+	if utc.Year() < 1 || utc.Year() > 9999 {
+		return time.Time{}, fmt.Errorf("%s: year %d of UTC cannot be written", name, utc.Year())
+	}
+	return utc, nil
 }
