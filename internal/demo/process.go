@@ -1,0 +1,140 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// supervisor does for the demo's daemons what an init system does: it starts
+// them and starts them again when they end, each in a process group of its own
+// with its output in a file.
+type supervisor struct {
+	folder string // the demo's
+	logs   string // folder of the daemons' output
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wait   sync.WaitGroup
+	failed chan error // the first daemon that does not stay up
+}
+
+const (
+	restartAfter = 400 * time.Millisecond
+	// A daemon that ends by itself this often within crashWindow of its start
+	// does not work, and neither would the demo.
+	crashLimit  = 5
+	crashWindow = 3 * time.Second
+)
+
+func newSupervisor(ctx context.Context, folder, logs string) *supervisor {
+	s := &supervisor{folder: folder, logs: logs, failed: make(chan error, 1)}
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	return s
+}
+
+// daemon is one supervised program.
+type daemon struct {
+	name string
+	argv []string
+
+	mu     sync.Mutex
+	pid    int // 0 between two lives
+	killed bool
+}
+
+// run starts a daemon and keeps it running until the supervisor stops.
+func (s *supervisor) run(name string, argv ...string) *daemon {
+	d := &daemon{name: name, argv: argv}
+	s.wait.Go(func() {
+		for crashes := 0; ; {
+			began := time.Now()
+			killed, err := s.once(d)
+			switch {
+			case s.ctx.Err() != nil:
+				return
+			case killed || time.Since(began) > crashWindow:
+				crashes = 0
+			default:
+				crashes++
+			}
+			if crashes == crashLimit {
+				select {
+				case s.failed <- fmt.Errorf("%s does not stay up: %w; it said:\n%s", name, err, s.tail(name)):
+				default: // another one was first
+				}
+				return
+			}
+			select {
+			case <-time.After(restartAfter):
+			case <-s.ctx.Done():
+				return
+			}
+		}
+	})
+	return d
+}
+
+// once is one life of a daemon.
+func (s *supervisor) once(d *daemon) (killed bool, err error) {
+	out, err := os.OpenFile(s.log(d.name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return false, err
+	}
+	defer out.Close()
+	cmd := exec.Command(d.argv[0], d.argv[1:]...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = append(plainEnviron(), mark(filepath.Join(s.folder, d.name)))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return false, err
+	}
+	d.mu.Lock()
+	d.pid, d.killed = cmd.Process.Pid, false
+	d.mu.Unlock()
+	err = cmd.Wait()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pid = 0
+	return d.killed, err
+}
+
+// kill ends the daemon as nothing can prepare for. The supervisor starts it
+// again.
+func (d *daemon) kill() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pid == 0 {
+		return fmt.Errorf("%s does not run", d.name)
+	}
+	d.killed = true
+	return syscall.Kill(d.pid, syscall.SIGKILL)
+}
+
+// stop ends the supervision. The reaper ends the daemons themselves; wait
+// returns when it has.
+func (s *supervisor) stop() { s.cancel() }
+
+func (s *supervisor) log(name string) string { return filepath.Join(s.logs, name+".log") }
+
+// tail is the last of what a daemon said.
+func (s *supervisor) tail(name string) string {
+	raw, err := os.ReadFile(s.log(name))
+	if err != nil {
+		return err.Error()
+	}
+	return string(raw[max(0, len(raw)-2000):])
+}
+
+// plainEnviron is this process's environment without the settings that nixfleet's
+// programs read from it: a demo is the same everywhere.
+func plainEnviron() []string {
+	return slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, "NIXFLEET_") })
+}

@@ -1,0 +1,26 @@
+//go:build !linux
+
+package demo
+
+import (
+	"os/exec"
+	"strconv"
+	"strings"
+)
+
+// processes are the living processes of the demo in folder.
+func processes(folder string) []int {
+	out, err := exec.Command("ps", "-axEww", "-o", "pid=,command=").Output()
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for line := range strings.Lines(string(out)) {
+		field, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		pid, err := strconv.Atoi(field)
+		if err == nil && strings.Contains(rest, " "+mark(folder+"/")) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
