@@ -22,7 +22,7 @@ func Due(h Host, n Now) (Body, time.Duration) {
 	if h.State == Pending || h.State == Superseded {
 		return nil, 0
 	}
-	if n.Observation != nil && (h.differs(*n.Observation) || h.resumeMatters(n)) {
+	if n.Observation != nil && h.news(n) {
 		return *n.Observation, 0
 	}
 	if n.BootID != "" && h.BootID != "" && n.BootID != h.BootID {
@@ -39,6 +39,22 @@ func Due(h Host, n Now) (Body, time.Duration) {
 		return h.dueConverged(n)
 	}
 	return nil, 0
+}
+
+// news tells whether the observation is worth an event. What a switch or a
+// rollback does to the machine is none, as long as it may run: its outcome says it.
+func (h *Host) news(n Now) bool {
+	o := *n.Observation
+	if !h.differs(o) {
+		return h.resumeMatters(n)
+	}
+	booted := o.BootID != "" && o.BootID != h.BootID
+	return booted || !h.beingChanged()
+}
+
+// beingChanged tells whether a switch or a rollback is wanted.
+func (h *Host) beingChanged() bool {
+	return h.State == Activating && h.Mutated || h.State == Failed && h.RollbackOwed
 }
 
 // differs tells whether the observation says something that the host does not know.
