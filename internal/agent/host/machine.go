@@ -85,6 +85,8 @@ type Facts struct {
 	Current fleet.Closure // what runs; "" when that is no path of the store
 	Booted  fleet.Closure // what this boot began with; "" when unknown
 	Profile fleet.Closure // the system profile's current generation; "" when there is none
+	// Generation is the number of that generation, 0 when there is none.
+	Generation int
 
 	// BootDefault is what the next boot brings. When no boot loader could be
 	// asked it is the profile, and BootDefaultVerified is false.

@@ -117,7 +117,7 @@ func (m *Machine) Facts(ctx context.Context) (host.Facts, error) {
 	if f.Booted, err = m.link("run/booted-system"); err != nil {
 		return f, err
 	}
-	if f.Profile, err = m.profile(); err != nil {
+	if f.Profile, f.Generation, err = m.profile(); err != nil {
 		return f, err
 	}
 	if f.BootDefault, err = m.bootDefault(); err != nil {
@@ -246,6 +246,15 @@ func (m *Machine) SetProfile(ctx context.Context, c fleet.Closure) (int, error) 
 
 func generationLink(n int) string { return "system-" + strconv.Itoa(n) + "-link" }
 
+// generationOf is the number in a generation's link, 0 when it is none.
+func generationOf(link string) int {
+	var n int
+	if _, err := fmt.Sscanf(link, "system-%d-link", &n); err != nil || link != generationLink(n) {
+		return 0
+	}
+	return n
+}
+
 func (m *Machine) highestGeneration() (int, error) {
 	entries, err := os.ReadDir(m.path("nix/var/nix/profiles"))
 	if err != nil {
@@ -253,23 +262,22 @@ func (m *Machine) highestGeneration() (int, error) {
 	}
 	highest := 0
 	for _, e := range entries {
-		var n int
-		if _, err := fmt.Sscanf(e.Name(), "system-%d-link", &n); err == nil && e.Name() == generationLink(n) {
-			highest = max(highest, n)
-		}
+		highest = max(highest, generationOf(e.Name()))
 	}
 	return highest, nil
 }
 
-func (m *Machine) profile() (fleet.Closure, error) {
-	generation, err := os.Readlink(m.path("nix/var/nix/profiles/system"))
+func (m *Machine) profile() (fleet.Closure, int, error) {
+	link, err := os.Readlink(m.path("nix/var/nix/profiles/system"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return "", 0, nil
 	}
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
-	return m.link("nix/var/nix/profiles/" + filepath.Base(generation))
+	link = filepath.Base(link)
+	c, err := m.link("nix/var/nix/profiles/" + link)
+	return c, generationOf(link), err
 }
 
 // replaceLink makes a symlink, in place of whatever was there, durably.

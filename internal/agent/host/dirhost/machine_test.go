@@ -72,7 +72,7 @@ func TestInstalledMachineRunsAndBootsItsClosure(t *testing.T) {
 	v1 := cache.Closure("v1", hosttest.Obey)
 	m := cache.NewMachine(v1)
 	f := facts(t, m)
-	want := host.Facts{Current: v1, Booted: v1, Profile: v1, BootDefault: v1, BootDefaultVerified: true, BootID: f.BootID, System: host.System()}
+	want := host.Facts{Current: v1, Booted: v1, Profile: v1, Generation: 1, BootDefault: v1, BootDefaultVerified: true, BootID: f.BootID, System: host.System()}
 	if f != want || f.BootID == "" {
 		t.Errorf("facts %+v, want %+v", f, want)
 	}
@@ -248,7 +248,7 @@ func TestClearStopsWhatRuns(t *testing.T) {
 	fetch(t, m, cache.Fetch("r", hangs))
 	start(t, m, host.SlotSwitch, host.Command{Rollout: "r", Closure: hangs, Action: host.ActionTest})
 	for {
-		if _, err := os.Stat(filepath.Join(m.Dir(), "child")); err == nil {
+		if text, err := os.ReadFile(filepath.Join(m.Dir(), "child")); err == nil && len(text) > 0 {
 			break
 		}
 		time.Sleep(time.Millisecond)
@@ -349,7 +349,7 @@ func TestFailedFetches(t *testing.T) {
 	cache := hosttest.NewCache(t)
 	v2 := cache.Closure("v2", hosttest.Obey)
 	other := hosttest.NewCache(t)
-	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", 503) }))
+	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusServiceUnavailable) }))
 	defer silent.Close()
 	corrupt := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, ".nar") {
@@ -467,7 +467,7 @@ func TestProfileNumbersLikeNixEnv(t *testing.T) {
 		if err != nil || n != step.want {
 			t.Errorf("step %d: generation %d, %v; want %d", i, n, err, step.want)
 		}
-		if f := facts(t, m); f.Profile != step.set || f.BootDefault != v1 {
+		if f := facts(t, m); f.Profile != step.set || f.Generation != step.want || f.BootDefault != v1 {
 			t.Errorf("step %d: %+v", i, f)
 		}
 	}
