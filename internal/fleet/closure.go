@@ -35,10 +35,8 @@ func (c Closure) Validate() error {
 		return fmt.Errorf("closure %.80q: not a store basename, <32 characters>-<name>", string(c))
 	}
 	hash, name := c[:closureHashLen], c[closureHashLen+1:]
-	for i := range len(hash) {
-		if !isNixBase32(hash[i]) {
-			return fmt.Errorf("closure %.80q: %q cannot stand in a store hash", string(c), hash[i])
-		}
+	if i := indexOther(string(hash), storeHashBytes); i >= 0 {
+		return fmt.Errorf("closure %.80q: %q cannot stand in a store hash", string(c), hash[i])
 	}
 	if len(name) > maxClosureName {
 		return fmt.Errorf("closure %.80q: the name is longer than %d bytes", string(c), maxClosureName)
@@ -46,22 +44,8 @@ func (c Closure) Validate() error {
 	if name[0] == '.' {
 		return fmt.Errorf("closure %.80q: the name begins with a dot", string(c))
 	}
-	for i := range len(name) {
-		if !isStoreNameByte(name[i]) {
-			return fmt.Errorf("closure %.80q: %q cannot stand in a store name", string(c), name[i])
-		}
+	if i := indexOther(string(name), storeNameBytes); i >= 0 {
+		return fmt.Errorf("closure %.80q: %q cannot stand in a store name", string(c), name[i])
 	}
 	return nil
 }
-
-// isNixBase32 knows Nix's alphabet: digits and lower-case letters but e, o, t, u.
-func isNixBase32(b byte) bool {
-	return isDigit(b) || isLower(b) && b != 'e' && b != 'o' && b != 't' && b != 'u'
-}
-
-func isStoreNameByte(b byte) bool {
-	return isDigit(b) || isLower(b) || 'A' <= b && b <= 'Z' || strings.IndexByte("+-._?=", b) >= 0
-}
-
-func isDigit(b byte) bool { return '0' <= b && b <= '9' }
-func isLower(b byte) bool { return 'a' <= b && b <= 'z' }

@@ -16,17 +16,15 @@ func CheckHostname(s string) error {
 	if len(s) > maxHostname {
 		return fmt.Errorf("host name %.80q: longer than %d bytes", s, maxHostname)
 	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > maxLabel || !isAlnum(label[0]) || !isAlnum(label[len(label)-1]) {
+	for rest, more := s, true; more; {
+		var label string
+		label, rest, more = strings.Cut(rest, ".")
+		if label == "" || len(label) > maxLabel || !alnumBytes[label[0]] || !alnumBytes[label[len(label)-1]] {
 			return fmt.Errorf("host name %.80q: each label begins and ends with a letter or digit and has at most %d of them", s, maxLabel)
 		}
-		for i := range len(label) {
-			if b := label[i]; !isAlnum(b) && b != '_' && b != '-' {
-				return fmt.Errorf("host name %.80q: %q cannot stand in it", s, b)
-			}
+		if i := indexOther(label, labelBytes); i >= 0 {
+			return fmt.Errorf("host name %.80q: %q cannot stand in it", s, label[i])
 		}
 	}
 	return nil
 }
-
-func isAlnum(b byte) bool { return isDigit(b) || isLower(b) || 'A' <= b && b <= 'Z' }

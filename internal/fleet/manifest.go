@@ -10,6 +10,15 @@ import (
 // ID is the manifest's rollout id.
 func (m *Manifest) ID() string { return RolloutID(m.Channel, m.ChannelRef, m.Attempt) }
 
+// FillDefaults puts in what absent fields mean: the first attempt, and for a
+// policy without a health gate the manifest's own.
+func (m *Manifest) FillDefaults() {
+	m.Attempt = cmp.Or(m.Attempt, 1)
+	if m.Policy != nil && m.Policy.HealthGate.SystemdFailedUnits == nil {
+		m.Policy.HealthGate = m.HealthGate
+	}
+}
+
 // Target is what the host is to run. It searches by halves, which a valid
 // manifest's order allows.
 func (m *Manifest) Target(host string) (Target, bool) {

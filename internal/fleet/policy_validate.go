@@ -62,12 +62,7 @@ func isClockTime(s string) bool {
 	if len(s) != len("HH:MM") || s[2] != ':' {
 		return false
 	}
-	for _, i := range []int{0, 1, 3, 4} {
-		if !isDigit(s[i]) {
-			return false
-		}
-	}
-	return s[:2] < "24" && s[3:] < "60"
+	return indexOther(s[:2]+s[3:], digitBytes) < 0 && s[:2] < "24" && s[3:] < "60"
 }
 
 func (b Budget) validate(path string, found *problems) {

@@ -49,26 +49,16 @@ func ParseRolloutID(id string) (channel, ref string, attempt int, err error) {
 	return channel, ref, attempt, nil
 }
 
-func checkChannelName(s string) error {
-	return checkBytes("channel name", s, "a-z, 0-9, _ and -", func(b byte) bool {
-		return isLower(b) || isDigit(b) || b == '_' || b == '-'
-	})
-}
+func checkChannelName(s string) error { return checkBytes("channel name", s, channelBytes) }
 
-func checkRef(s string) error {
-	return checkBytes("ref", s, "0-9 and a-f", func(b byte) bool {
-		return isDigit(b) || 'a' <= b && b <= 'f'
-	})
-}
+func checkRef(s string) error { return checkBytes("ref", s, hexBytes) }
 
-func checkBytes(what, s, allowed string, ok func(byte) bool) error {
+func checkBytes(what, s string, set *byteSet) error {
 	if s == "" {
 		return fmt.Errorf("the %s is empty", what)
 	}
-	for i := range len(s) {
-		if !ok(s[i]) {
-			return fmt.Errorf("the %s %.80q may hold only %s", what, s, allowed)
-		}
+	if i := indexOther(s, set); i >= 0 {
+		return fmt.Errorf("the %s %.80q holds %q", what, s, s[i])
 	}
 	return nil
 }

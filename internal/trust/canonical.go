@@ -21,7 +21,8 @@ const (
 
 // Canonical is the RFC 8785 form of a JSON text: the bytes that are hashed and
 // signed. Numbers must be integers within ±(2⁵³−1), written without fraction or
-// exponent, so that no reader can see another value. All errors are ErrMalformed.
+// exponent, so that no reader can see another value. A text that has that form
+// already is returned as it is, not copied. All errors are ErrMalformed.
 func Canonical(doc []byte) ([]byte, error) { return canonical(doc, checkInteger) }
 
 // CanonicalAny is Canonical without the rule that numbers are integers.
@@ -46,6 +47,9 @@ func Encode(doc any) ([]byte, error) {
 func canonical(doc []byte, number func([]byte) string) ([]byte, error) {
 	if len(doc) > MaxDocument {
 		return nil, refuse(ErrMalformed, "%d bytes, at most %d are read", len(doc), MaxDocument)
+	}
+	if text := bytes.TrimRight(doc, " \t\r\n"); isCanonical(text) {
+		return text, nil
 	}
 	if why := scan(doc, number); why != "" {
 		return nil, refuse(ErrMalformed, "%s", why)
@@ -92,16 +96,19 @@ func scan(doc []byte, number func([]byte) string) string {
 
 // stringEnd is the index of the quote that ends the string which begins at i, or
 // the text's length.
-func stringEnd(doc []byte, i int) int {
-	for i++; i < len(doc); i++ {
-		switch doc[i] {
-		case '"':
-			return i
-		case '\\':
-			i++
+func stringEnd(text []byte, i int) int {
+	for i++; i < len(text); i++ {
+		n := bytes.IndexByte(text[i:], '"')
+		if n < 0 {
+			break
 		}
+		escape := bytes.IndexByte(text[i:i+n], '\\')
+		if escape < 0 {
+			return i + n
+		}
+		i += escape + 1 // at the escaped byte
 	}
-	return len(doc)
+	return len(text)
 }
 
 func isNumberByte(c byte) bool {

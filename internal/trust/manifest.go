@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"cmp"
 	"time"
 
 	"nixfleet/internal/fleet"
@@ -63,7 +62,7 @@ func manifestWindow(m *fleet.Manifest, f *Verified[fleet.Fleet], given time.Dura
 // takes from it what an older producer left out, and checks what is there then.
 func finish(v *Verified[fleet.Manifest], f *Verified[fleet.Fleet]) error {
 	m := v.doc
-	m.Attempt = cmp.Or(m.Attempt, 1)
+	m.FillDefaults()
 	if f != nil {
 		if m.FleetResolvedHash != f.hash {
 			return refuse(ErrMismatch, "published with the fleet document %.64q, not with %s", m.FleetResolvedHash, f.hash)

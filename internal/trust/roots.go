@@ -11,7 +11,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -151,15 +150,17 @@ func (o object) takeSlot(name string, roots *Roots) (*Slot, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	s := &Slot{}
-	for field, key := range map[string]**Key{"current": &s.Current, "previous": &s.Previous, "successor": &s.Successor} {
-		if *key, err = fields.takeKey(field, name, roots); err != nil {
+	for _, key := range []struct {
+		name string
+		to   **Key
+	}{{"current", &s.Current}, {"previous", &s.Previous}, {"successor", &s.Successor}} {
+		if *key.to, err = fields.takeKey(key.name, name, roots); err != nil {
 			return nil, fmt.Errorf("%s.%w", name, err)
 		}
 	}
-	for field, at := range map[string]*time.Time{"retireAt": &s.RetireAt, "rejectBefore": &s.RejectBefore} {
-		if err := fields.take(field, at); err != nil {
-			return nil, fmt.Errorf("%s.%w", name, err)
-		}
+	err = errors.Join(fields.take("retireAt", &s.RetireAt), fields.take("rejectBefore", &s.RejectBefore))
+	if err != nil {
+		return nil, fmt.Errorf("%s.%w", name, err)
 	}
 	fields.warnOfRest(name+".", roots)
 	return s, nil

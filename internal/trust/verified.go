@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"cmp"
 	"time"
 
 	"nixfleet/internal/fleet"
@@ -11,8 +12,8 @@ type Verified[T any] struct {
 	doc       *T
 	bytes     []byte
 	signature []byte
-	hash      string
-	planHash  string // of a manifest
+	hash      string // of a manifest: ""
+	planHash  string // of a manifest only
 	signedAt  time.Time
 	keyID     string
 	at        time.Time
@@ -29,7 +30,8 @@ func (v Verified[T]) Bytes() []byte { return v.bytes }
 // Signature is what signed them.
 func (v Verified[T]) Signature() []byte { return v.signature }
 
-// Hash is the hex SHA-256 of the canonical document.
+// Hash is the hex SHA-256 of the canonical document; "" for a manifest, whose
+// plan hash is what counts.
 func (v Verified[T]) Hash() string { return v.hash }
 
 // PlanHash is what is frozen of a manifest; "" for other kinds.
@@ -46,10 +48,7 @@ func (v Verified[T]) VerifiedAt() time.Time { return v.at }
 
 // Mark is the mark that accepting the document sets.
 func (v Verified[T]) Mark() Mark {
-	if v.planHash != "" {
-		return Mark{SignedAt: v.signedAt, Hash: v.planHash}
-	}
-	return Mark{SignedAt: v.signedAt, Hash: v.hash}
+	return Mark{SignedAt: v.signedAt, Hash: cmp.Or(v.planHash, v.hash)}
 }
 
 // Entry is an accepted document as its owner keeps it: the bytes, and the
