@@ -35,7 +35,7 @@ func (h *Host) started(b ActivationStarted) string {
 		return "it names no closure to go back to"
 	}
 	h.Mutated = true
-	h.Prior = prior
+	h.Prior, h.Ran = prior, h.Current
 	h.SwitchMethod = b.SwitchMethod
 	h.StartedActive = h.Active
 	h.see(Observed{BootDefault: b.BootDefaultWas, BootID: b.BootID})
@@ -87,7 +87,7 @@ func (h *Host) deferred(e Event) string {
 	if h.State != Activating || !h.Mutated {
 		return wrongState
 	}
-	h.StagedOver, h.BootDefault = h.Current, h.Target
+	h.BootDefault = h.Target
 	if h.SignalPending {
 		h.giveUp(Failure{Cause: CauseSignal}, true, e)
 		return ""

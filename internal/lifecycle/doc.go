@@ -35,7 +35,8 @@
 //  8. Ask Due for the rollout that is live, or else the newest that has ended, and
 //     for the accepted one beside it. Roots and Fetch come from both, all other
 //     work from the live one.
-//  9. A rollout begins to change the machine by what TakeOver says, in one
+//  9. When the guard has acted, commit what GuardActed says before anything else.
+//  10. A rollout begins to change the machine by what TakeOver says, in one
 //     transaction with the end of the older one.
 //
 // # Transitions

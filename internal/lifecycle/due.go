@@ -97,7 +97,7 @@ func (h *Host) dueDeferred(n Now) (Body, time.Duration) {
 	switch {
 	case h.bootedPrior(h.StartBootID):
 		return h.bootFailed(), 0
-	case !booted && (h.Current == h.StagedOver || h.Current == h.Target):
+	case !booted && (h.Current == h.Ran || h.Current == h.Target):
 		return nil, 0
 	case n.Observation == nil:
 		return nil, lookAgain

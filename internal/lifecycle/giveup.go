@@ -7,14 +7,20 @@ import (
 	"nixfleet/internal/fleet"
 )
 
-// giveUp ends the way to the target. A rollback is owed only by a host that began
-// to change, and never to the closure that it leaves.
+// giveUp ends the way to the target. A rollback is owed only where there is
+// something to go back from.
 func (h *Host) giveUp(f Failure, owed bool, e Event) {
 	f.At = e.At
 	h.Failure = &f
-	h.RollbackOwed = owed && h.Mutated && h.Prior != h.Target
+	h.RollbackOwed = owed && h.left()
 	h.SignalPending = false
 	h.enter(Failed, e)
+}
+
+// left tells whether the host has left prior. Where prior is the target itself, a
+// release back in the soak of another, it has only until it is there.
+func (h *Host) left() bool {
+	return h.Mutated && !h.Unchanged() && (h.Prior != h.Target || !h.onPrior())
 }
 
 func (h *Host) gaveUp(b GaveUp, e Event) string {

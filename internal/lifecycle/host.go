@@ -51,12 +51,12 @@ type Host struct {
 	// Set by ActivationStarted; the boot and the time again by a boot that undid
 	// the activation, which is then tried once more.
 	Prior         fleet.Closure `json:"prior,omitempty"`
+	Ran           fleet.Closure `json:"ran,omitempty"` // what ran: prior, or a system on trial in a superseded rollout
 	Mutated       bool          `json:"mutated,omitempty"`
 	SwitchMethod  string        `json:"switchMethod,omitempty"`
 	StartBootID   string        `json:"startBootId,omitempty"`
 	StartedActive int64         `json:"startedActive,omitempty"` // running time
 	Retried       bool          `json:"retried,omitempty"`
-	StagedOver    fleet.Closure `json:"stagedOver,omitempty"` // what ran when the target was staged: not always prior
 
 	// Since ActivationCompleted.
 	CompletedActive int64     `json:"completedActive,omitempty"` // running time
@@ -125,4 +125,4 @@ func (h Host) Live() bool { return h.Mutated && !h.Terminal() }
 
 // Unchanged tells whether the rollout changes nothing: its target is what ran
 // and what would be gone back to.
-func (h Host) Unchanged() bool { return h.Mutated && h.Prior == h.Target }
+func (h Host) Unchanged() bool { return h.Mutated && h.Prior == h.Target && h.Ran == h.Target }

@@ -50,7 +50,7 @@ func (h *Host) retry(e Event) {
 	}
 	h.forgetSoak()
 	h.Retried = true
-	h.StartBootID = h.BootID
+	h.Ran, h.StartBootID = h.Current, h.BootID
 	h.StartedActive = h.Active
 	h.enter(Activating, e)
 }

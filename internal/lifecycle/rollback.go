@@ -45,6 +45,13 @@ func (h *Host) rebooting() string {
 	return ""
 }
 
+// runsPrior tells whether prior runs as a whole. In a boot in which a switch was
+// begun it may not, whatever the link to the current system says.
+func (h *Host) runsPrior() bool {
+	touched := h.SwitchMethod != MethodBoot && h.BootID == h.StartBootID
+	return h.Current == h.Prior && !touched
+}
+
 // A host whose boots do not lead to prior must not boot for ever: each further one
 // waits twice as long.
 const (

@@ -33,10 +33,11 @@ func Want(h Host) Work {
 	case Converged:
 		w.Probes = true
 	case Failed:
-		if h.RollbackOwed {
-			w.Rollback = &Rollback{To: h.Prior, BootOnly: h.Current == h.Prior}
+		if !h.RollbackOwed {
+			break
 		}
-		if h.RollbackOwed && h.RollbackByBoot && h.Current != h.Prior {
+		w.Rollback = &Rollback{To: h.Prior, BootOnly: h.runsPrior()}
+		if h.RollbackByBoot && !h.runsPrior() {
 			w.Reboot = &Reboot{Reason: RebootRollback, NotBefore: h.nextRollbackReboot()}
 		}
 	}
@@ -45,7 +46,8 @@ func Want(h Host) Work {
 }
 
 func (h *Host) guard() *Guard {
-	if !h.Live() || h.Unchanged() {
+	there := h.State == Soaking && h.Prior == h.Target // nothing to go back to
+	if !h.Live() || h.Unchanged() || there {
 		return nil
 	}
 	g := &Guard{
