@@ -59,7 +59,7 @@ func (c *hostShowCmd) Run(e *env) error {
 	}
 	fields := fields{{"host", h.Hostname}, {"channel", h.Channel}, {"system", h.System}, {"tags", strings.Join(h.Tags, ", ")}}
 	fields.add("rollout", h.RolloutID)
-	fields.add("state", e.state(h.State)+", "+ago(h.Since))
+	fields.add("state", e.styles.state(h.State)+", "+ago(h.Since))
 	fields.add("why", h.Why)
 	fields.add("conditions", strings.Join(h.Conditions, ", "))
 	for _, w := range h.WaitingOn {

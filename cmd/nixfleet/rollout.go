@@ -42,7 +42,7 @@ func (c *rolloutListCmd) Run(e *env) error {
 	}
 	t := table{header: []string{"ROLLOUT", "STATE", "WAVE", "HOSTS", "OPENED", "WHY"}}
 	for _, r := range rollouts {
-		t.row(r.RolloutID, e.rolloutState(r.State), wave(r), counts(r.ByState), ago(r.OpenedAt), r.Why)
+		t.row(r.RolloutID, e.styles.rolloutState(r.State), wave(r), counts(r.ByState), ago(r.OpenedAt), r.Why)
 	}
 	t.write(e.out, e.styles)
 	return nil
@@ -74,7 +74,7 @@ func (c *rolloutShowCmd) Run(e *env) error {
 			HostList []wire.RolloutHost `json:"hostList"`
 		}{r, hosts})
 	}
-	f := fields{{"rollout", r.RolloutID}, {"state", e.rolloutState(r.State) + ", " + ago(r.Since)}, {"wave", wave(r.RolloutView)}}
+	f := fields{{"rollout", r.RolloutID}, {"state", e.styles.rolloutState(r.State) + ", " + ago(r.Since)}, {"wave", wave(r.RolloutView)}}
 	f.add("why", r.Why)
 	if r.Paused != nil {
 		f.add("paused", fmt.Sprintf("by %s: %s", r.Paused.Who, r.Paused.Why))
@@ -85,7 +85,7 @@ func (c *rolloutShowCmd) Run(e *env) error {
 	fmt.Fprintln(e.out)
 	t := table{header: []string{"WAVE", "HOST", "STATE", "SINCE", "TARGET", "WHY"}}
 	for _, h := range hosts {
-		t.row(strconv.Itoa(h.Wave), h.Hostname, e.state(h.State), ago(h.Since), short(h.Target), hostWhy(h))
+		t.row(strconv.Itoa(h.Wave), h.Hostname, e.styles.state(h.State), ago(h.Since), short(h.Target), hostWhy(h))
 	}
 	t.write(e.out, e.styles)
 	return nil
@@ -253,19 +253,19 @@ func ending(state string) (code int, ended bool) {
 	return 0, false
 }
 
-func (e *env) rolloutState(state string) string {
+func (p styles) rolloutState(state string) string {
 	code, ended := ending(state)
 	switch {
 	case state == "":
-		return e.styles.dim.Render("–")
+		return p.dim.Render("–")
 	case rollout.State(state) == rollout.Superseded:
-		return e.styles.dim.Render(state)
+		return p.dim.Render(state)
 	case !ended:
-		return e.styles.busy.Render(state)
+		return p.busy.Render(state)
 	case code == exitOK:
-		return e.styles.good.Render(state)
+		return p.good.Render(state)
 	}
-	return e.styles.bad.Render(state)
+	return p.bad.Render(state)
 }
 
 // wave is a rollout's progress through its waves, counted from one.

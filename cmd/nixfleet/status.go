@@ -54,7 +54,7 @@ func writeHosts(e *env, hosts []wire.HostView) {
 		if why == "" {
 			why = strings.Join(h.Conditions, ", ")
 		}
-		t.row(h.Hostname, h.Channel, e.state(h.State), short(h.Current), short(h.Target), ago(h.LastSeenAt), why)
+		t.row(h.Hostname, h.Channel, e.styles.state(h.State), short(h.Current), short(h.Target), ago(h.LastSeenAt), why)
 	}
 	t.write(e.out, e.styles)
 }
@@ -66,24 +66,24 @@ func writeChannels(e *env, channels []wire.ChannelView) {
 		if ch.Paused != nil {
 			why = fmt.Sprintf("paused by %s: %s", ch.Paused.Who, ch.Paused.Why)
 		}
-		t.row(ch.Channel, shortID(ch.RolloutID), e.rolloutState(ch.State), fmt.Sprintf("%d/%d", ch.Converged, ch.Hosts), in(ch.StaleAt), why)
+		t.row(ch.Channel, shortID(ch.RolloutID), e.styles.rolloutState(ch.State), fmt.Sprintf("%d/%d", ch.Converged, ch.Hosts), in(ch.StaleAt), why)
 	}
 	t.write(e.out, e.styles)
 }
 
 // state is a host's state as a word, in the colour of how good it is.
-func (e *env) state(s lifecycle.State) string {
+func (p styles) state(s lifecycle.State) string {
 	switch s {
 	case "":
-		return e.styles.dim.Render("–")
+		return p.dim.Render("–")
 	case lifecycle.Converged:
-		return e.styles.good.Render(string(s))
+		return p.good.Render(string(s))
 	case lifecycle.Failed, lifecycle.Reverted:
-		return e.styles.bad.Render(string(s))
+		return p.bad.Render(string(s))
 	case lifecycle.Pending, lifecycle.Superseded:
-		return e.styles.dim.Render(string(s))
+		return p.dim.Render(string(s))
 	}
-	return e.styles.busy.Render(string(s))
+	return p.busy.Render(string(s))
 }
 
 // short is a closure without most of its hash: what a person tells apart.

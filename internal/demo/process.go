@@ -15,15 +15,15 @@ import (
 
 // supervisor does for the demo's daemons what an init system does: it starts
 // them and starts them again when they end, each in a process group of its own
-// with its output in a file.
+// with its output in a file. Its context ends with the demo's, or with the reason
+// when a daemon does not stay up. Then nothing is started any more; what runs is
+// the reaper's to end.
 type supervisor struct {
 	folder string // the demo's
-	logs   string // folder of the daemons' output
 
 	ctx    context.Context
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 	wait   sync.WaitGroup
-	failed chan error // the first daemon that does not stay up
 }
 
 const (
@@ -34,15 +34,16 @@ const (
 	crashWindow = 3 * time.Second
 )
 
-func newSupervisor(ctx context.Context, folder, logs string) *supervisor {
-	s := &supervisor{folder: folder, logs: logs, failed: make(chan error, 1)}
-	s.ctx, s.cancel = context.WithCancel(ctx)
+func newSupervisor(ctx context.Context, folder string) *supervisor {
+	s := &supervisor{folder: folder}
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	return s
 }
 
 // daemon is one supervised program.
 type daemon struct {
 	name string
+	log  string // file that its output is appended to
 	argv []string
 
 	mu     sync.Mutex
@@ -51,8 +52,8 @@ type daemon struct {
 }
 
 // run starts a daemon and keeps it running until the supervisor stops.
-func (s *supervisor) run(name string, argv ...string) *daemon {
-	d := &daemon{name: name, argv: argv}
+func (s *supervisor) run(name, log string, argv ...string) *daemon {
+	d := &daemon{name: name, log: log, argv: argv}
 	s.wait.Go(func() {
 		for crashes := 0; ; {
 			began := time.Now()
@@ -66,10 +67,7 @@ func (s *supervisor) run(name string, argv ...string) *daemon {
 				crashes++
 			}
 			if crashes == crashLimit {
-				select {
-				case s.failed <- fmt.Errorf("%s does not stay up: %w; it said:\n%s", name, err, s.tail(name)):
-				default: // another one was first
-				}
+				s.cancel(fmt.Errorf("%s does not stay up: %w; it said:\n%s", name, err, tail(log)))
 				return
 			}
 			select {
@@ -84,14 +82,14 @@ func (s *supervisor) run(name string, argv ...string) *daemon {
 
 // once is one life of a daemon.
 func (s *supervisor) once(d *daemon) (killed bool, err error) {
-	out, err := os.OpenFile(s.log(d.name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(d.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return false, err
 	}
 	defer out.Close()
 	cmd := exec.Command(d.argv[0], d.argv[1:]...)
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.Env = append(plainEnviron(), mark(filepath.Join(s.folder, d.name)))
+	cmd.Env = append(plainEnviron(), daemonMark+"="+filepath.Join(s.folder, d.name))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return false, err
@@ -118,15 +116,9 @@ func (d *daemon) kill() error {
 	return syscall.Kill(d.pid, syscall.SIGKILL)
 }
 
-// stop ends the supervision. The reaper ends the daemons themselves; wait
-// returns when it has.
-func (s *supervisor) stop() { s.cancel() }
-
-func (s *supervisor) log(name string) string { return filepath.Join(s.logs, name+".log") }
-
 // tail is the last of what a daemon said.
-func (s *supervisor) tail(name string) string {
-	raw, err := os.ReadFile(s.log(name))
+func tail(log string) string {
+	raw, err := os.ReadFile(log)
 	if err != nil {
 		return err.Error()
 	}

@@ -4,6 +4,7 @@ package demo
 
 import (
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -18,7 +19,9 @@ func processes(folder string) []int {
 	for line := range strings.Lines(string(out)) {
 		field, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		pid, err := strconv.Atoi(field)
-		if err == nil && strings.Contains(rest, " "+mark(folder+"/")) {
+		if err == nil && slices.ContainsFunc(marks, func(name string) bool {
+			return strings.Contains(rest, " "+name+"="+folder+"/")
+		}) {
 			pids = append(pids, pid)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -134,20 +135,21 @@ func removeAll(folder string) error {
 	return os.RemoveAll(folder)
 }
 
-// markName is the variable in the environment of every process of a demo; its
-// value is a path in the demo's folder. Children inherit it, so it also marks
-// what a machine starts by itself: services and runs of its switch program, of
-// which nobody else knows.
-const markName = "NIXFLEET_DEMO"
+// A process belongs to a demo when one of these variables in its environment is
+// a path in the demo's folder. Daemons are started with the first; a machine's
+// own processes, of which nobody else knows (its service, runs of its switch
+// program), have the second. Children inherit both.
+var marks = []string{daemonMark, "NIXFLEET_ROOT"}
 
-func mark(path string) string { return markName + "=" + path }
+const daemonMark = "NIXFLEET_DEMO"
 
 // marked tells whether an environment, as zero-terminated strings, is that of a
 // process of the demo in folder.
 func marked(environ, folder string) bool {
 	for entry := range strings.SplitSeq(environ, "\x00") {
-		if value, ok := strings.CutPrefix(entry, markName+"="); ok {
-			return strings.HasPrefix(value, folder+string(filepath.Separator))
+		name, value, _ := strings.Cut(entry, "=")
+		if slices.Contains(marks, name) && strings.HasPrefix(value, folder+string(filepath.Separator)) {
+			return true
 		}
 	}
 	return false

@@ -8,7 +8,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,20 +27,26 @@ type serviceSpec struct {
 	Body   string `json:"body"`
 }
 
-// Serve is the service of a demo's machine: a small web server that answers as
-// the closure says. It ends with ctx, and by itself within a quarter of a second
-// once nobody holds the lock file any more, because then the demo is dead.
-func Serve(ctx context.Context, closure, address, lock string) error {
-	raw, err := os.ReadFile(filepath.Join(closure, serviceFile))
+// Service is the service of a demo's machine: a small web server.
+type Service struct {
+	Closure string // the folder whose service it is
+	Address string
+	Lock    string // held by the demo for as long as it lives
+}
+
+// Serve answers as the closure says. It ends with ctx, and by itself within a
+// quarter of a second once nobody holds the lock, because then the demo is dead.
+func (s Service) Serve(ctx context.Context) error {
+	raw, err := os.ReadFile(filepath.Join(s.Closure, serviceFile))
 	if err != nil {
 		return err
 	}
 	var spec serviceSpec
 	if err := json.Unmarshal(raw, &spec); err != nil {
-		return fmt.Errorf("%s of %s: %w", serviceFile, closure, err)
+		return fmt.Errorf("%s of %s: %w", serviceFile, s.Closure, err)
 	}
-	lc := net.ListenConfig{Control: reusePort}
-	l, err := lc.Listen(ctx, "tcp", address)
+	lc := net.ListenConfig{Control: sharePort}
+	l, err := lc.Listen(ctx, "tcp", s.Address)
 	if err != nil {
 		return err
 	}
@@ -47,7 +56,7 @@ func Serve(ctx context.Context, closure, address, lock string) error {
 		defer cancel()
 		tick := time.NewTicker(250 * time.Millisecond)
 		defer tick.Stop()
-		for held(lock) {
+		for held(s.Lock) {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
@@ -67,6 +76,77 @@ func Serve(ctx context.Context, closure, address, lock string) error {
 		return err
 	}
 	return nil
+}
+
+// serviceLimit is how long a service may take to end, and to begin.
+const serviceLimit = 5 * time.Second
+
+// Restart does what an init system does with a service whose unit changed: it
+// ends the one whose process id is in the file, starts this one in a session of
+// its own, and returns when it listens.
+func (s Service) Restart(ctx context.Context, pidFile string) error {
+	ctx, cancel := context.WithTimeout(ctx, serviceLimit)
+	defer cancel()
+	if err := endService(ctx, pidFile); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, "demo-service", s.Closure, s.Address, s.Lock)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start the service: %w", err)
+	}
+	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(cmd.Process.Pid)), 0o600); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		if c, err := net.Dial("tcp", s.Address); err == nil {
+			return c.Close()
+		}
+		select {
+		case err := <-ended:
+			return fmt.Errorf("the service ended at once: %w", err)
+		case <-ctx.Done():
+			return fmt.Errorf("the service does not listen: %w", ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// endService ends the service of a pid file, if there is one.
+func endService(ctx context.Context, pidFile string) error {
+	raw, err := os.ReadFile(pidFile)
+	if err != nil {
+		return nil // none was started in this boot
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil || pid <= 1 {
+		return fmt.Errorf("%s holds no process id", pidFile)
+	}
+	for syscall.Kill(pid, syscall.SIGKILL) == nil && !zombie(pid) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the old service does not end: %w", ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// zombie tells whether a process has ended and is only not forgotten yet. Where
+// that cannot be seen it is said of none.
+func zombie(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(state, "Z")
 }
 
 // reservePort takes a free TCP port of the loopback interface without listening
@@ -95,7 +175,7 @@ func reservePort() (*os.File, int, error) {
 	return f, addr.(*unix.SockaddrInet4).Port, nil
 }
 
-func reusePort(_, _ string, c syscall.RawConn) error {
+func sharePort(_, _ string, c syscall.RawConn) error {
 	var opt error
 	if err := c.Control(func(fd uintptr) {
 		opt = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)

@@ -1,0 +1,165 @@
+package demo
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"nixfleet/internal/lifecycle"
+	"nixfleet/internal/operator"
+	"nixfleet/internal/rollout"
+	"nixfleet/internal/wire"
+)
+
+// The demo's times, short so that much can be shown in a minute.
+const (
+	heartbeat         = 2 * time.Second
+	soakSecs          = 3
+	healthFailureSecs = 3
+	confirmWindowSecs = 8
+	switchSecs        = 2 // of the release in whose switches agents are killed
+
+	// actLimit is how long a rollout may take; settleLimit how much longer until
+	// all that was reported about it has been stored.
+	actLimit    = 30 * time.Second
+	settleLimit = 5 * time.Second
+)
+
+// The rollout policies of the demo's fleet.
+const (
+	allAtOnce   = "all-at-once"
+	canaryFirst = "canary-first"
+)
+
+// releaseSpec is what is particular to one release.
+type releaseSpec struct {
+	policy   string
+	soakSecs int
+	system
+}
+
+// act is one thing that the demo shows. Play makes it happen and returns the
+// rollout in which it did; what play did counts for nothing. Holds decides, from
+// findings made afterwards, whether it is so.
+type act struct {
+	name  string
+	title string
+	look  string // what to look at, for a person
+	play  func(ctx context.Context, w *world) (rolloutID string, err error)
+	holds func(f *findings) verdict
+}
+
+// acts are the demo's acts, in their order.
+func acts() []act {
+	good := system{status: http.StatusOK}
+	return []act{
+		{
+			name:  "converge",
+			title: "release 1: every host enrols and converges",
+			look:  "each agent trades its token for a certificate, takes its order, fetches, switches, soaks",
+			play: func(ctx context.Context, w *world) (string, error) {
+				w.startAgents()
+				return w.rollOut(ctx, releaseSpec{allAtOnce, soakSecs, good}, nil)
+			},
+			holds: everybodyConverged,
+		},
+		{
+			name:  "canary-waves",
+			title: "release 2, canary first: waves advance after the soak",
+			look:  "nobody else moves before host-1 has run the new system for 3 s and is healthy",
+			play: func(ctx context.Context, w *world) (string, error) {
+				return w.rollOut(ctx, releaseSpec{canaryFirst, soakSecs, good}, nil)
+			},
+			holds: wavesSoaked,
+		},
+		{
+			name:  "bad-release-reverts",
+			title: "release 3 is broken, its service answers 500: the canary goes back by itself",
+			look:  "host-1 fails its probe for 3 s and returns to release 2; the rollout halts; nobody else is touched",
+			play: func(ctx context.Context, w *world) (string, error) {
+				return w.rollOut(ctx, releaseSpec{canaryFirst, soakSecs, system{status: http.StatusInternalServerError}}, nil)
+			},
+			holds: canaryReverted,
+		},
+		{
+			name:  "kills",
+			title: "release 4: agents are killed in the middle of their switches, the control plane between two waves",
+			look:  "everything comes back, goes on where it was, and nothing that was reported is lost",
+			play: func(ctx context.Context, w *world) (string, error) {
+				return w.rollOut(ctx, releaseSpec{canaryFirst, soakSecs, system{status: http.StatusOK, switchSecs: switchSecs}}, (*world).killAll)
+			},
+			holds: survivedKills,
+		},
+	}
+}
+
+// rollOut publishes a release and waits until its rollout has ended. Meanwhile
+// happens while it is under way.
+func (w *world) rollOut(ctx context.Context, spec releaseSpec, meanwhile func(w *world, ctx context.Context, id string) error) (string, error) {
+	id, err := w.publish(ctx, spec)
+	if err != nil {
+		return "", err
+	}
+	if meanwhile != nil {
+		if err := meanwhile(w, ctx, id); err != nil {
+			return id, err
+		}
+	}
+	return id, w.settled(ctx, id)
+}
+
+// ended tells whether a rollout's state is one that stays.
+func ended(state string) bool {
+	switch rollout.State(state) {
+	case rollout.Terminal, rollout.Reverted, rollout.Superseded:
+		return true
+	}
+	return false
+}
+
+// killAll kills the canary's agent in its switch, the control plane after the
+// first wave, and another agent in its switch.
+func (w *world) killAll(ctx context.Context, id string) error {
+	targets, err := w.targets(id)
+	if err != nil {
+		return err
+	}
+	killAgent := func(m *machine) error {
+		return w.until(ctx, actLimit, func(ctx context.Context) (bool, error) {
+			if err := w.tellHosts(ctx, id); err != nil {
+				return false, err
+			}
+			if !m.switching(targets[m.name]) {
+				return false, nil
+			}
+			if err := w.agents[m.name].kill(); err != nil {
+				return false, err
+			}
+			w.say(Progress{Kind: Note, Text: "killed the agent of " + m.name + " in the middle of its switch"})
+			return true, nil
+		})
+	}
+	if err := killAgent(w.machines[0]); err != nil {
+		return err
+	}
+	err = w.until(ctx, actLimit, func(ctx context.Context) (bool, error) {
+		if err := w.tellHosts(ctx, id); err != nil {
+			return false, err
+		}
+		rows, err := operator.List[wire.RolloutHost](ctx, w.operator, wire.Fill(wire.PathRolloutHosts, id), "")
+		if err != nil {
+			return false, err
+		}
+		for _, row := range rows {
+			if row.Hostname == w.machines[0].name && row.State == lifecycle.Converged {
+				w.say(Progress{Kind: Note, Text: "killed the control plane between two waves"})
+				return true, w.controlPlane.kill()
+			}
+		}
+		return false, nil
+	})
+	if err != nil {
+		return err
+	}
+	return killAgent(w.machines[len(w.machines)-1])
+}
