@@ -1,0 +1,212 @@
+package probe
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"nixfleet/internal/lifecycle"
+)
+
+// parse is Parse with a machine that nothing may touch.
+func parse(data string) Topology { return Parse([]byte(data), Machine{}) }
+
+func TestAbsentFileIsAnEmptyTopology(t *testing.T) {
+	topology := Load(filepath.Join(t.TempDir(), "health-checks.json"), Machine{})
+	if declared := topology.Declared(); declared == nil || len(declared) != 0 {
+		t.Errorf("%#v", declared)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	for kind, probe := range map[string]struct {
+		text    string
+		timeout time.Duration
+	}{
+		"http": {`{"kind":"http","url":"http://[::1]:8080/"}`, 10 * time.Second},
+		"tcp":  {`{"kind":"tcp","port":80,"mode":null}`, 5 * time.Second},
+		"exec": {`{"kind":"exec","command":["true"],"retries":null}`, 10 * time.Second},
+	} {
+		got := parse(`{"p":` + probe.text + `}`).Probes[0]
+		if got.Kind != kind || got.Mode != lifecycle.Enforce || got.Interval != 30*time.Second || got.Timeout != probe.timeout ||
+			got.Grace != 0 || got.Retries != 0 || got.RunOnce {
+			t.Errorf("%s: %+v", kind, got)
+		}
+	}
+}
+
+func TestEveryFieldIsTaken(t *testing.T) {
+	got := parse(`{"p":{"kind":"exec","mode":"observe","intervalSeconds":7,"runOnce":true,"startupGraceSeconds":3,"retries":2,
+		"command":["true"],"expectExitCode":1,"timeoutSecs":4,"user":"nobody"}}`).Probes[0]
+	if got.Mode != lifecycle.Observe || got.Interval != 7*time.Second || !got.RunOnce || got.Grace != 3*time.Second || got.Retries != 2 || got.Timeout != 4*time.Second {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestValidFile(t *testing.T) {
+	want := []lifecycle.ProbeDeclared{
+		{ProbeName: "disk", Kind: "exec", Mode: lifecycle.Enforce},
+		{ProbeName: "nginx", Kind: "unit", Mode: lifecycle.Disabled},
+		{ProbeName: "nis2", Kind: "evidence", Mode: lifecycle.Observe},
+		{ProbeName: "ssh", Kind: "tcp", Mode: lifecycle.Observe},
+		{ProbeName: "web", Kind: "http", Mode: lifecycle.Enforce},
+	}
+	if got := Load("testdata/valid/all.json", Machine{}).Declared(); !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestOneBadProbeSpoilsNoOther: it fails in enforce mode and says why.
+func TestOneBadProbeSpoilsNoOther(t *testing.T) {
+	topology := parse(`{"b":{"kind":"tcp","mode":"observe","port":99999},"a":{"kind":"tcp","mode":"observe","port":80}}`)
+	want := []lifecycle.ProbeDeclared{{ProbeName: "a", Kind: "tcp", Mode: lifecycle.Observe}, {ProbeName: "b", Kind: "tcp", Mode: lifecycle.Enforce}}
+	declared := topology.Declared()
+	if len(declared) != 2 || declared[0] != want[0] || declared[1] != want[1] {
+		t.Fatalf("%+v", declared)
+	}
+	if v := topology.Probes[1].Check(t.Context()); v.Status != lifecycle.Fail || !strings.Contains(v.Reason, "port 99999") {
+		t.Errorf("%+v", v)
+	}
+}
+
+// TestKindsOfLaterBuildsFail: what is declared and cannot be checked is not
+// healthy. Its mode stays, so that it can be disabled.
+func TestKindsOfLaterBuildsFail(t *testing.T) {
+	topology := parse(`{"e":{"kind":"evidence","framework":"nis2","mode":"disabled","controls":{"AC-1":{"mode":"observe","reason":"known"}}},"u":{"kind":"unit","unit":"nginx.service"}}`)
+	if topology.Probes[0].Mode != lifecycle.Disabled || topology.Probes[1].Mode != lifecycle.Enforce {
+		t.Errorf("%+v", topology.Declared())
+	}
+	for _, p := range topology.Probes {
+		if v := p.Check(t.Context()); v.Status != lifecycle.Fail || !strings.Contains(v.Reason, "cannot run "+p.Kind+" probes yet") {
+			t.Errorf("%s: %+v", p.Name, v)
+		}
+	}
+}
+
+// TestInvalid: every file of testdata/invalid is one failing enforce probe whose
+// reason has the text of the .err beside it.
+func TestInvalid(t *testing.T) {
+	files, err := filepath.Glob("testdata/invalid/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no invalid files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			want, err := os.ReadFile(strings.TrimSuffix(file, ".json") + ".err")
+			if err != nil {
+				t.Fatal(err)
+			}
+			probes := Load(file, Machine{}).Probes
+			if len(probes) != 1 || probes[0].Mode != lifecycle.Enforce {
+				t.Fatalf("%+v", probes)
+			}
+			got := probes[0].Check(t.Context())
+			if got.Status != lifecycle.Fail || !strings.Contains(got.Reason, strings.TrimSpace(string(want))) {
+				t.Errorf("%s: %+v, want %s", probes[0].Name, got, want)
+			}
+		})
+	}
+}
+
+func TestUnreadableFileIsOneFailingProbe(t *testing.T) {
+	dir := t.TempDir() // a directory can be opened and not read
+	large := filepath.Join(dir, "large.json")
+	if err := os.WriteFile(large, []byte(`{"x":"`+strings.Repeat("a", maxFile)+`"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{dir, large, filepath.Join(large, "below")} {
+		probes := Load(file, Machine{}).Probes
+		if len(probes) != 1 || probes[0].Name != ConfigProbe || probes[0].Mode != lifecycle.Enforce || probes[0].Check(t.Context()).Status != lifecycle.Fail {
+			t.Errorf("%s: %+v", file, probes)
+		}
+	}
+}
+
+func TestWithKeepsTheOrder(t *testing.T) {
+	topology := parse(`{"z":{"kind":"tcp","port":1},"a":{"kind":"tcp","port":1}}`).With(Probe{Name: FailedUnitsProbe, Kind: KindUnit})
+	var names []string
+	for _, p := range topology.Probes {
+		names = append(names, p.Name)
+	}
+	if strings.Join(names, " ") != "a systemd-failed-units z" {
+		t.Error(names)
+	}
+}
+
+func TestReasonsAreBounded(t *testing.T) {
+	for _, text := range []string{
+		strings.Repeat("a", 600), strings.Repeat("é", 400), strings.Repeat("€", 400), strings.Repeat("\xff", 700), "cut \xe2\x82",
+		strings.Repeat("a", 508) + "€€", strings.Repeat("a", 512), "",
+	} {
+		if got := bounded(text); len(got) > MaxReason || !utf8.ValidString(got) || (len(text) > 0) != (len(got) > 0) {
+			t.Errorf("%d bytes: %q", len(got), got)
+		}
+	}
+	if got := bounded(strings.Repeat("a", 512)); strings.HasSuffix(got, "…") {
+		t.Error("what fits is cut")
+	}
+	v := Verdict{Status: "", Reason: strings.Repeat("r", 600), SubResults: []lifecycle.SubResult{{Reason: strings.Repeat("s", 600)}}}.bounded()
+	if v.Status != lifecycle.Fail || len(v.Reason) > MaxReason || len(v.SubResults[0].Reason) > MaxReason {
+		t.Errorf("%+v", v)
+	}
+}
+
+// FuzzParse: whatever a file holds, every name in it is a probe, and nothing that
+// is wrong passes unrun.
+func FuzzParse(f *testing.F) {
+	files, err := filepath.Glob("testdata/*/*.json")
+	if err != nil || len(files) == 0 {
+		f.Fatalf("no seeds: %v", err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		topology := Parse(data, Machine{})
+		entries, err := split(data)
+		if want := max(len(entries), 1); err != nil && len(topology.Probes) != 1 || err == nil && len(entries) > 0 && len(topology.Probes) != want {
+			t.Fatalf("%d probes of %d", len(topology.Probes), len(entries))
+		}
+		for _, p := range topology.Probes {
+			if p.Name == "" || !utf8.ValidString(p.Name) || p.Check == nil || p.Interval < time.Second || p.Timeout < time.Second {
+				t.Fatalf("%+v", p)
+			}
+		}
+	})
+}
+
+// checkOf is the check of the only probe that text declares.
+func checkOf(t *testing.T, text string, m Machine) func(context.Context) Verdict {
+	t.Helper()
+	probes := Parse([]byte(`{"p":`+text+`}`), m).Probes
+	if len(probes) != 1 {
+		t.Fatalf("%+v", probes)
+	}
+	return func(ctx context.Context) Verdict {
+		ctx, cancel := context.WithTimeout(ctx, probes[0].Timeout)
+		defer cancel()
+		return probes[0].Check(ctx).bounded()
+	}
+}
+
+func expect(t *testing.T, got Verdict, want string) {
+	t.Helper()
+	if want == "" {
+		if got.Status != lifecycle.Pass || got.Reason != "" {
+			t.Errorf("%+v, want a pass", got)
+		}
+		return
+	}
+	if got.Status != lifecycle.Fail || !strings.Contains(got.Reason, want) {
+		t.Errorf("%+v, want a failure with %q", got, want)
+	}
+}
