@@ -173,10 +173,12 @@ func (c *verifyArtifactCmd) readAccepted(in *artifact) error {
 }
 
 func (c *verifyArtifactCmd) verdict(in artifact) (verdict, error) {
-	// Without the flag only the document itself says how old it may be.
-	window := time.Duration(math.MaxInt64)
-	if c.WindowMinutes != nil {
-		window = time.Duration(*c.WindowMinutes) * time.Minute
+	// Without the flag only the document itself says how old it may be. A window
+	// of zero would mean the same, so it becomes the shortest there is.
+	const longest = time.Duration(math.MaxInt64)
+	window := longest
+	if n := c.WindowMinutes; n != nil && *n < int(longest/time.Minute) {
+		window = max(1, time.Duration(*n)*time.Minute)
 	}
 	switch c.Kind {
 	case "manifest":
