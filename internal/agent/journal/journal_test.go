@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"nixfleet/internal/lifecycle"
+	"nixfleet/internal/trust"
 )
 
 const rollout = "stable@0123456789abcdef"
@@ -50,14 +51,14 @@ func TestRecordsAndEventsSurviveReopening(t *testing.T) {
 	j := open(t, path)
 	update(t, j, func(tx *Tx) error {
 		return errors.Join(
-			tx.PutSelf(Self{Numbered: true, Chain: Chain{Head: "ab", Count: 3}}),
+			tx.PutSelf(Self{Numbered: true, Marks: trust.Marks{ChainHead: "ab", ChainLength: 3}}),
 			tx.PutRollout(record("stable@02", 2)),
 			tx.PutRollout(record("stable@01", 1)),
 			tx.Append("stable@01", 1, []byte("one")),
 			tx.Append("stable@01", 2, []byte("two")),
 			tx.Append("stable@02", 1, []byte("other")),
 			tx.SetAcked("stable@01", 1),
-			tx.PutDocument("stable@01", Document{Bytes: []byte("{}"), ETag: "x"}),
+			tx.PutDocument("stable@01", Document{Entry: trust.Entry{Document: []byte("{}")}, ETag: "x"}),
 			tx.Bury(DeadLetter{Rollout: "stable@01", Seq: 1, Why: "refused"}),
 		)
 	})
@@ -65,7 +66,7 @@ func TestRecordsAndEventsSurviveReopening(t *testing.T) {
 
 	j = open(t, path)
 	view(t, j, func(tx *Tx) {
-		if s, err := tx.Self(); err != nil || !s.Numbered || s.Chain.Count != 3 {
+		if s, err := tx.Self(); err != nil || !s.Numbered || s.Marks.ChainLength != 3 {
 			t.Errorf("self: %+v, %v", s, err)
 		}
 		all, err := tx.Rollouts()
@@ -140,8 +141,8 @@ func TestAFailedUpdateChangesNothing(t *testing.T) {
 func TestAnOlderAgentKeepsTheFieldsOfANewerOne(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.db")
 	j := open(t, path)
-	newer := `{"host":{"rollout":"stable@01","state":"Soaking","tide":9007199254740993,"policy":{"soakSecsByWave":[1],"moon":"full"}},
-		"order":1,"intent":{"bootId":"b","why":"gone with the intent"},"weather":{"wind":[1,2]}}`
+	newer := `{"host":{"rollout":"stable@01","state":"Soaking","failure":{"cause":"probes","why":"gone with the failure"},"tide":9007199254740993,"policy":{"soakSecsByWave":[1],"moon":"full"}},
+		"order":1,"weather":{"wind":[1,2]}}`
 	update(t, j, func(tx *Tx) error { return tx.tx.Bucket(bucketRollouts).Put([]byte("stable@01"), []byte(newer)) })
 	j.Close()
 
@@ -151,7 +152,7 @@ func TestAnOlderAgentKeepsTheFieldsOfANewerOne(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		r.Host.State, r.Intent = lifecycle.Converged, nil
+		r.Host.State, r.Host.Failure = lifecycle.Converged, nil
 		return tx.PutRollout(r)
 	})
 	view(t, j, func(tx *Tx) {
@@ -161,8 +162,8 @@ func TestAnOlderAgentKeepsTheFieldsOfANewerOne(t *testing.T) {
 				t.Errorf("%s is lost: %s", want, raw)
 			}
 		}
-		if bytes.Contains(raw, []byte("intent")) {
-			t.Errorf("an intent came back: %s", raw)
+		if bytes.Contains(raw, []byte("failure")) {
+			t.Errorf("a failure came back: %s", raw)
 		}
 	})
 }

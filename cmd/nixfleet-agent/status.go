@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"text/tabwriter"
+	"time"
+
+	"nixfleet/internal/agent"
+)
+
+// watchEvery is how often status --watch asks again.
+const watchEvery = 2 * time.Second
+
+// statusCmd asks the agent on this host.
+type statusCmd struct {
+	Socket string `default:"/run/nixfleet-agent/agent.sock" placeholder:"FILE" help:"The agent's socket."`
+	JSON   bool   `help:"As JSON."`
+	Watch  bool   `help:"Again and again, until interrupted."`
+}
+
+func (c *statusCmd) Run(e *env) error {
+	for {
+		raw, err := c.ask(e.ctx)
+		if err != nil {
+			return err
+		}
+		if err := c.show(e.out, raw); err != nil || !c.Watch {
+			return err
+		}
+		select {
+		case <-time.After(watchEvery):
+			fmt.Fprintln(e.out)
+		case <-e.ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (c *statusCmd) ask(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", c.Socket)
+	}}}
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+agent.SocketStatus, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("the agent does not answer on %s (does it run, and is this its user?): %w", c.Socket, err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("the agent answers %s: %s", resp.Status, raw)
+	}
+	return raw, err
+}
+
+func (c *statusCmd) show(out io.Writer, raw []byte) error {
+	if c.JSON {
+		_, err := out.Write(raw)
+		return err
+	}
+	var s agent.Status
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return fmt.Errorf("read the agent's answer: %w", err)
+	}
+	return print(out, s)
+}
+
+// print writes a status for a person.
+func print(out io.Writer, s agent.Status) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	row("host", "%s (agent %s)", s.MachineID, s.Version)
+	row("runs", "%s", s.Current)
+	row("boots into", "%s", s.BootDefault)
+	if s.Rollout == "" {
+		row("rollout", "none yet")
+	} else {
+		row("rollout", "%s", s.Rollout)
+		row("state", "%s since %s", s.State, moment(s.Since))
+		if s.Phase != "" {
+			row("busy with", "%s", s.Phase)
+		}
+		if !s.Deadline.IsZero() {
+			row("until", "%s", moment(s.Deadline))
+		}
+		row("target", "%s", s.Target)
+		row("prior", "%s", s.Prior)
+	}
+	if s.Failure != nil {
+		row("failed", "%s %s %s", s.Failure.Cause, s.Failure.Phase, s.Failure.Detail)
+	}
+	if s.Next != "" {
+		row("next", "%s", s.Next)
+	}
+	if len(s.WaitingOn) == 0 {
+		row("waiting", "not waiting for anything")
+	}
+	for _, on := range s.WaitingOn {
+		row("waiting", "%s %s", on.On.Sentence(), on.Why)
+	}
+	for _, p := range s.Probes {
+		status := string(p.Status)
+		if status == "" {
+			status = "no result yet"
+		}
+		reason := ""
+		if p.Last != nil {
+			reason = p.Last.Reason
+		}
+		row("probe "+p.Name, "%s (%s) %s", status, p.Mode, reason)
+	}
+	if s.Refused != nil {
+		row("refused", "%s at %s: %s", s.Refused.Rollout, moment(s.Refused.At), s.Refused.Detail)
+	}
+	row("certificate", "until %s", moment(s.CertificateNotAfter))
+	row("control plane", "%s, last answer %s", s.ControlPlane, moment(s.ControlPlaneSeenAt))
+	row("clock", "synchronised: %t, %d ms from the control plane's", s.ClockSynchronised, s.ClockOffsetMs)
+	row("outbox", "%d events to send, %d refused", s.OutboxDepth, len(s.DeadLetters))
+	for _, raw := range s.Events {
+		var head struct {
+			Seq  int64  `json:"seq"`
+			Kind string `json:"kind"`
+		}
+		if err := json.Unmarshal(raw, &head); err != nil {
+			return fmt.Errorf("read the agent's answer: %w", err)
+		}
+		row("event", "%d %s", head.Seq, head.Kind)
+	}
+	return w.Flush()
+}
+
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.Local().Format(time.DateTime)
+}

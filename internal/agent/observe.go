@@ -1,0 +1,76 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"nixfleet/internal/agent/host"
+	"nixfleet/internal/trust"
+)
+
+// observeEvery is how often the machine is looked at when nothing is due.
+const observeEvery = 30 * time.Second
+
+// observe looks at the machine when something is due and now and then, and hands
+// what it saw to the reducer. It is also the reducer's timer: what time makes
+// true is decided from an observation that is made for it.
+func (a *Agent) observe(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var due time.Time
+	var suspended suspension
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case wait := <-a.reducer.wake:
+			next := time.Now().Add(observeEvery)
+			if wait > 0 && wait < observeEvery {
+				next = time.Now().Add(wait)
+			}
+			if due.IsZero() || next.Before(due) || !time.Now().Before(due) {
+				due = next
+				timer.Reset(time.Until(due))
+			}
+		case <-timer.C:
+			due = time.Now().Add(observeEvery)
+			timer.Reset(observeEvery)
+			facts, err := a.machine.Facts(ctx)
+			if err != nil {
+				a.log.Warn("the machine could not be looked at", "err", err)
+				continue
+			}
+			clock, resumed := a.clock(), suspended.since()
+			// An error has been logged by the reducer; the next look repeats it.
+			_ = a.reducer.submit(ctx, "observe the machine", func(t *turn) error { return t.observe(facts, clock, resumed) })
+		}
+	}
+}
+
+// observe takes what the machine is, and lets it have its effects.
+func (t *turn) observe(f host.Facts, clock ClockState, resumed bool) error {
+	t.look(f)
+	t.observed = true
+	t.observation.Resumed = resumed
+	if clock.Synchronised && t.now.Sub(t.next.self.Marks.ClockFloor) > time.Hour {
+		t.updateMarks(func(m *trust.Marks) { m.ClockFloor = t.now.UTC().Round(0) })
+	}
+	t.saveLongRunning()
+	return nil
+}
+
+// look makes an observation what this turn decides by.
+func (t *turn) look(f host.Facts) {
+	t.next.facts, t.next.factsAt = &f, t.now
+	o := observed(f)
+	t.observation = &o
+}
+
+// saveLongRunning saves running times that have not been saved for long.
+func (t *turn) saveLongRunning() {
+	for _, e := range t.next.rollouts {
+		if !e.Host.Terminal() && e.active(t.now)-e.Active >= int64(saveEvery/time.Second) {
+			t.update(e.Host.Rollout, func(*entry) {})
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"nixfleet/internal/agent/uplink"
+	"nixfleet/internal/wire"
+)
+
+// The host's backoff between offers of an order that it refuses.
+const (
+	minRejectBackoff = time.Minute
+	maxRejectBackoff = 30 * time.Minute
+)
+
+// pollSpread is the most that a poll which ended early waits before the next, so
+// that the agents of a control plane that comes back do not come in one instant.
+const pollSpread = 5 * time.Second
+
+// pollOrders keeps one poll for orders at the control plane, and follows or
+// refuses what comes.
+func (a *Agent) pollOrders(ctx context.Context) error {
+	var backoff uplink.Backoff
+	rejects := map[string]int{} // refusals by rollout, since the last that was followed
+	last := ""                  // id of the order before
+	if err := a.whenNumbered(ctx); err != nil {
+		return nil
+	}
+	for ctx.Err() == nil {
+		began := time.Now()
+		order, err := a.uplink.Dispatch(ctx, wire.MaxWait)
+		switch {
+		case err != nil:
+		case order == nil:
+			backoff.Reset()
+			a.uplinkWell("orders")
+			if time.Since(began) < wire.MaxWait/2 {
+				a.pause(ctx, rand.N(pollSpread))
+			}
+			continue
+		default:
+			if order.OrderID != "" && order.OrderID == last {
+				// Its answer is on the way; asking at once would get it again.
+				a.pause(ctx, time.Second+rand.N(pollSpread))
+			}
+			last = order.OrderID
+			err = a.follow(ctx, *order, rejects)
+		}
+		if err != nil {
+			a.uplinkTrouble("orders", err)
+			a.pause(ctx, backoff.Next(err))
+			continue
+		}
+		backoff.Reset()
+		a.uplinkWell("orders")
+	}
+	return nil
+}
+
+// whenNumbered waits until it is known which numbers this host's events have had:
+// until then no rollout can be accepted.
+func (a *Agent) whenNumbered(ctx context.Context) error {
+	for {
+		changed := a.reducer.changed.wait() // taken before looking
+		if s := a.reducer.view(); s.self.Numbered && s.facts != nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// follow does what an order asks for, or refuses it. An error means that the
+// order was not answered and will be offered again.
+func (a *Agent) follow(ctx context.Context, o wire.Order, rejects map[string]int) error {
+	var err error
+	switch {
+	case o.Hostname != "" && o.Hostname != a.cfg.MachineID:
+		a.log.Error("got an order for another host", "host", o.Hostname, "order", o.OrderID)
+		return errors.New("the order is for another host")
+	case o.Kind == wire.OrderRollbackSignal:
+		err = a.reducer.submit(ctx, "signal "+o.RolloutID, func(t *turn) error { return t.signal(o) })
+	default:
+		err = a.take(ctx, o)
+	}
+	var refused *rejection
+	if !errors.As(err, &refused) {
+		if err == nil {
+			delete(rejects, o.RolloutID)
+		}
+		return err
+	}
+	retry := refused.RetryAfter
+	if retry == 0 {
+		retry = min(minRejectBackoff<<min(rejects[o.RolloutID], 5), maxRejectBackoff)
+	}
+	rejects[o.RolloutID]++
+	a.log.Warn("order refused", "rollout", o.RolloutID, "order", o.OrderID, "reason", string(refused.Reason), "detail", refused.Detail)
+	a.refused.Store(&refusal{rollout: o.RolloutID, rejection: *refused, at: time.Now()})
+	return a.uplink.Reject(ctx, wire.Reject{
+		OrderID:        o.OrderID,
+		RolloutID:      o.RolloutID,
+		Reason:         refused.Reason,
+		Detail:         refused.Detail,
+		RetryAfterSecs: int(max(retry, time.Second) / time.Second),
+	})
+}
+
+// take accepts a dispatch once its plan is verified.
+func (a *Agent) take(ctx context.Context, o wire.Order) error {
+	if e := a.reducer.view().find(o.RolloutID); e != nil {
+		return nil // offered again: its answer has not arrived yet
+	}
+	p, err := a.fetchPlan(ctx, o.RolloutID)
+	if err != nil {
+		return err
+	}
+	if p == nil {
+		return errors.New("the control plane says that a manifest was not modified that this host does not have")
+	}
+	return a.reducer.submit(ctx, "accept "+o.RolloutID, func(t *turn) error { return t.accept(o.OrderID, *p) })
+}
+
+// refusal is the last order that was refused, for status.
+type refusal struct {
+	rollout string
+	rejection
+	at time.Time
+}
+
+// pause waits, unless somebody wants to hear from the control plane now.
+func (a *Agent) pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-a.pollNow.wait():
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,94 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"nixfleet/internal/agent/probe"
+	"nixfleet/internal/lifecycle"
+)
+
+// afterConvergence is how often a probe's change is committed once the rollout
+// has converged: a flapping probe must not fill the journal for ever.
+const afterConvergence = 10 * time.Minute
+
+// probe declares and runs the probes of the live system, from its activation on
+// until another one.
+func (a *Agent) probe(ctx context.Context, e *entry) error {
+	rollout, epoch := e.Host.Rollout, e.Host.CompletedActive
+	topology := probe.Load(a.cfg.HealthChecksFile, a.cfg.Probes)
+	declared := lifecycle.ProbeTopologyDeclared{Probes: topology.Declared()}
+	if !isDeclared(e.Host, declared) {
+		if err := a.commit(ctx, rollout, declared); err != nil {
+			return err
+		}
+	}
+	scheduler := probe.New(topology, func(r probe.Result) {
+		// An error means that the result was not committed; the probe's next one
+		// will be compared with the same state.
+		_ = a.reducer.submit(ctx, "result of "+r.Name, func(t *turn) error { return t.probed(rollout, epoch, r) })
+	})
+	a.scheduler.Store(scheduler)
+	scheduler.Run(ctx)
+	return ctx.Err()
+}
+
+// isDeclared tells whether the state has exactly these probes.
+func isDeclared(h lifecycle.Host, d lifecycle.ProbeTopologyDeclared) bool {
+	return h.Declared && slices.EqualFunc(h.Probes, d.Probes, func(p lifecycle.Probe, d lifecycle.ProbeDeclared) bool {
+		return p.Name == d.ProbeName && p.Kind == d.Kind && p.Mode == d.Mode
+	})
+}
+
+// probed takes a probe's result. Only a change is an event; results from before
+// the last activation are none.
+func (t *turn) probed(rollout string, epoch int64, r probe.Result) error {
+	e := t.next.find(rollout)
+	if e == nil || e.Host.CompletedActive != epoch {
+		return nil
+	}
+	i := slices.IndexFunc(e.Host.Probes, func(p lifecycle.Probe) bool { return p.Name == r.Name })
+	if i < 0 || e.Host.Probes[i].Status == r.Status {
+		return nil
+	}
+	if e.Host.State == lifecycle.Converged {
+		last, committed := e.Probed[r.Name]
+		if now := e.active(t.now); committed && now-last < int64(afterConvergence/time.Second) {
+			return nil // the next result will be another chance
+		}
+		t.update(rollout, func(e *entry) { e.Probed = with(e.Probed, r.Name, e.active(t.now)) })
+	}
+	passed, known := e.Passed[r.Name]
+	firstPass := r.Status == lifecycle.Pass && (!known || passed != epoch)
+	if firstPass {
+		t.update(rollout, func(e *entry) { e.Passed = with(e.Passed, r.Name, epoch) })
+	}
+	var events []lifecycle.Body
+	switch {
+	case firstPass:
+		events = append(events, lifecycle.ProbeObservedFirst{ProbeName: r.Name, Mode: r.Mode})
+	case r.Status == lifecycle.Fail:
+		events = append(events, lifecycle.ProbeFailureFirst{ProbeName: r.Name, Mode: r.Mode})
+	}
+	events = append(events, lifecycle.ProbeResult{
+		ProbeName: r.Name, Mode: r.Mode, Status: r.Status, FailureReason: r.Reason, SubResults: r.SubResults,
+	})
+	for _, body := range events {
+		if err := t.event(rollout, body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// with is a copy of a map in which one value is set.
+func with(m map[string]int64, name string, v int64) map[string]int64 {
+	m = maps.Clone(m)
+	if m == nil {
+		m = map[string]int64{}
+	}
+	m[name] = v
+	return m
+}
