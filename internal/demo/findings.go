@@ -34,8 +34,8 @@ type findings struct {
 
 // What the programs say in their logs when they start.
 const (
-	agentStarted        = "agent started"
-	controlPlaneStarted = "control plane started"
+	agentStarted        = "started"
+	controlPlaneStarted = "started"
 )
 
 // storedEvent is an event as the control plane has it.

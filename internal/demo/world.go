@@ -103,8 +103,8 @@ func (w *world) startControlPlane(ctx context.Context) error {
 		"--ca-key="+w.keys.CAKey(),
 		"--trust-file="+w.keys.Trust(),
 		"--release-source="+w.keys.Release(),
-		"--poll-interval=500ms",
-		"--heartbeat-interval="+heartbeat.String(),
+		"--source-interval=200ms",
+		"--heartbeat="+heartbeat.String(),
 		"--db=sqlite:"+w.in("state.db"),
 		"--log-format=json",
 	)
