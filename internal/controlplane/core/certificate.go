@@ -1,0 +1,65 @@
+package core
+
+import (
+	"context"
+
+	"nixfleet/internal/controlplane/store"
+	"nixfleet/internal/rollout"
+	"nixfleet/internal/wire"
+)
+
+// NonceUsed: the token was used before, with another key.
+var errNonceUsed = wire.Errorf(wire.SlugNonceUsed, "this token was used before, with another key")
+
+// Burned is the certificate that a token's nonce was burned for. It is an error
+// when that was for another key; nil means that the nonce is unused.
+func (c *Core) Burned(ctx context.Context, nonce, fingerprint string) (*store.Issuance, error) {
+	var burned *store.Issuance
+	if err := c.view(ctx, func(s *state) { burned = s.burned[nonce] }); err != nil {
+		return nil, err
+	}
+	if burned != nil && burned.KeyFingerprint != fingerprint {
+		return nil, errNonceUsed
+	}
+	return burned, nil
+}
+
+// Issue records an issued certificate and burns its nonce, in one transaction.
+// It returns the certificate to hand out: of two requests with the same nonce
+// and key at once, both get that of the first.
+func (c *Core) Issue(ctx context.Context, i store.Issuance) (store.Issuance, error) {
+	granted := i
+	var refused error
+	err := c.submit(ctx, func(b *batch) {
+		if i.Nonce != "" {
+			if older := b.state.burned[i.Nonce]; older != nil {
+				if granted = *older; older.KeyFingerprint != i.KeyFingerprint {
+					refused = errNonceUsed
+				}
+				return
+			}
+			if _, forgotten := b.state.world.Forgotten[i.Name]; forgotten {
+				if err := b.decide(b.action(rollout.Remembered{Host: i.Name})); err != nil {
+					b.broken = err
+					return
+				}
+			}
+		}
+		b.log(store.Record{Issuance: &i})
+	})
+	if err != nil {
+		return store.Issuance{}, err
+	}
+	return granted, refused
+}
+
+// Presented notes that an agent showed a good certificate with this serial. One
+// that is not known was issued by a database that was lost: the hosts know more
+// than this one does.
+func (c *Core) Presented(ctx context.Context, host, serial string) error {
+	return c.submit(ctx, func(b *batch) {
+		if b.state.issued[serial] == nil {
+			b.recover("host " + host + " has a certificate that is not known here (serial " + serial + ")")
+		}
+	})
+}

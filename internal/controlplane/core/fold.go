@@ -1,0 +1,302 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"nixfleet/internal/controlplane/store"
+	"nixfleet/internal/fleet"
+	"nixfleet/internal/identity"
+	"nixfleet/internal/lifecycle"
+	"nixfleet/internal/rollout"
+	"nixfleet/internal/trust"
+	"nixfleet/internal/wire"
+)
+
+// apply folds one record into the state. It is the only function that does: live
+// for what has just happened, and in a rebuild for the whole log. A record that
+// does not fit is an error and changes nothing.
+func (s *state) apply(r *store.Record) error {
+	switch {
+	case r.Event != nil:
+		return s.applyStored(r)
+	case r.Document != nil:
+		return s.applyDocument(r)
+	case r.Decision != nil && r.Decision.Kind == kindDiverged:
+		return s.applyDiverged(r.Decision.Body)
+	case r.Decision != nil:
+		return s.applyAction(r.LogID, r.Decision.Body)
+	case r.Action != nil:
+		if r.Action.Args == nil {
+			return nil
+		}
+		return s.applyAction(r.LogID, r.Action.Args)
+	case r.Issuance != nil:
+		s.applyIssuance(r.Issuance)
+		return nil
+	}
+	return errors.New("an empty record")
+}
+
+// outcome is what an event came to.
+type outcome struct {
+	verdict store.Verdict
+	detail  string
+}
+
+// applyStored folds an event out of the log, and sees to it that the fold comes
+// to the verdict that was given when the event was received.
+func (s *state) applyStored(r *store.Record) error {
+	var envelope wire.Envelope
+	if err := json.Unmarshal(r.Event.Envelope, &envelope); err != nil {
+		return fmt.Errorf("envelope: %w", err)
+	}
+	e, err := readEvent(envelope.Event)
+	if err != nil {
+		return err
+	}
+	got := s.applyEvent(track{r.Event.Rollout, r.Event.Hostname}, e, r.Event.Signing)
+	if got.verdict != r.Event.Verdict {
+		return fmt.Errorf("event %s %s %d folds to %s, and was %s", r.Event.Hostname, r.Event.Rollout, r.Event.Seq, got.verdict, r.Event.Verdict)
+	}
+	return nil
+}
+
+// applyEvent folds an event that is next in its track.
+func (s *state) applyEvent(t track, e event, signing store.Signing) outcome {
+	if signing != store.SignatureGood {
+		s.track(t).Unverified++
+	}
+	h := s.row(t)
+	if h == nil {
+		s.track(t).Unmirrored = e.Seq
+		return outcome{store.Unmirrored, "its rollout is not known here (yet)"}
+	}
+	verdict := store.Stored
+	detail := ""
+	body := e.Body
+	switch {
+	case signing == store.SignatureBad:
+		verdict, detail, body = store.Refused, "the declared key of the host did not sign it", nil
+	case e.malformed != "":
+		verdict, detail, body = store.Refused, e.malformed, nil
+	case e.Body == nil:
+		verdict, detail = store.Unknown, "a kind of event that this control plane does not know"
+	}
+	// Step refuses an event without a body, and counts its number.
+	next, err := lifecycle.Step(h.Host, lifecycle.Event{Seq: e.Seq, Active: e.Active, At: e.At, Body: body})
+	var refused *lifecycle.Refused
+	if errors.As(err, &refused) && verdict == store.Stored {
+		verdict, detail, body = store.Refused, refused.Error(), nil
+	}
+	if verdict == store.Refused {
+		s.track(t).Refused++
+	}
+	quarantines := len(s.world.Quarantines)
+	if err := rollout.Record(s.world, next, body); err != nil {
+		panic("core: the row was there a moment ago: " + err.Error())
+	}
+	s.dirty.hosts[t] = true
+	if len(s.world.Quarantines) != quarantines {
+		s.dirty.world = true
+	}
+	return outcome{verdict, detail}
+}
+
+// applyAction folds an action of the planner, the core, or an operator.
+func (s *state) applyAction(logID int64, raw []byte) error {
+	var a rollout.Action
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return fmt.Errorf("action: %w", err)
+	}
+	before := map[string]string{} // superseding reaches the rollout that was the newest
+	if opened, ok := a.Body.(rollout.Opened); ok {
+		for _, n := range opened.Rollouts {
+			if ch := s.world.Channels[n.Channel]; ch != nil {
+				before[n.Channel] = ch.Newest
+			}
+		}
+	}
+	if err := rollout.Apply(s.world, a); err != nil {
+		return err
+	}
+	s.dirty.world = true
+	about := subjectOf(raw)
+	switch body := a.Body.(type) {
+	case rollout.Opened:
+		for _, n := range body.Rollouts {
+			s.dirty.wholeRollout(s.world, n.ID)
+			s.dirty.wholeRollout(s.world, before[n.Channel])
+			if err := s.adopt(n.ID, logID); err != nil {
+				return err
+			}
+		}
+		s.docsChanged = true
+	case rollout.Refreshed, rollout.Accepted, rollout.RolledBack:
+		s.dirty.wholeRollout(s.world, about.Rollout)
+	case rollout.Removed:
+		s.forget(body.Rollout)
+	default:
+		if about.Rollout != "" {
+			s.dirty.rollouts[about.Rollout] = true
+		}
+		if about.Host != "" && about.Rollout != "" {
+			s.dirty.hosts[track{about.Rollout, about.Host}] = true
+		}
+	}
+	return nil
+}
+
+// subject is what an action is about, as its JSON says it.
+type subject struct {
+	Rollout string `json:"rollout"`
+	Host    string `json:"host"`
+}
+
+func subjectOf(action []byte) subject {
+	var a struct {
+		Body subject `json:"body"`
+	}
+	_ = json.Unmarshal(action, &a) // an action that is about neither has neither
+	return a.Body
+}
+
+func encodeDecision(a rollout.Action) (*store.Decision, error) {
+	raw, err := json.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", a.Body.Kind(), err)
+	}
+	about := subjectOf(raw)
+	return &store.Decision{Kind: string(a.Body.Kind()), Hostname: about.Host, Rollout: about.Rollout, Body: raw}, nil
+}
+
+// adopt steps the events that hosts sent before their rollout was known.
+func (s *state) adopt(id string, logID int64) error {
+	waiting, err := s.store.Unmirrored(context.Background(), id, logID)
+	if err != nil {
+		return err
+	}
+	for _, w := range waiting {
+		t := track{id, w.Hostname}
+		if s.row(t) == nil {
+			continue // the manifest does not have the host
+		}
+		var envelope wire.Envelope
+		if err := json.Unmarshal(w.Envelope, &envelope); err != nil {
+			return fmt.Errorf("envelope: %w", err)
+		}
+		e, err := readEvent(envelope.Event)
+		if err != nil {
+			return err
+		}
+		s.track(t).Unmirrored = 0
+		s.applyEvent(t, e, w.Signing)
+	}
+	return nil
+}
+
+// forget drops what belonged to a pruned rollout.
+func (s *state) forget(id string) {
+	s.dirty.gone[id] = true
+	for _, rollouts := range s.tracks {
+		delete(rollouts, id)
+	}
+	delete(s.manifests, id)
+	delete(s.served, manifestKey(id))
+	s.docsChanged = true
+}
+
+// applyDocument folds a document that verified.
+func (s *state) applyDocument(r *store.Record) error {
+	d := r.Document
+	entry := trust.Entry{Document: d.Bytes, Signature: d.Signature, KeyID: d.KeyID, At: r.At, Fleet: d.Fleet}
+	var err error
+	switch d.Kind {
+	case store.KindFleet:
+		if err = accept(entry, &s.fleet); err == nil {
+			s.dropUnopened()
+		}
+	case store.KindRevocations:
+		err = accept(entry, &s.revocations)
+	case store.KindNonces:
+		err = accept(entry, &s.nonces)
+	case store.KindManifest:
+		v := s.manifests[d.Name]
+		if err = accept(entry, &v); err == nil {
+			s.manifests[d.Name] = v
+		}
+	default:
+		err = fmt.Errorf("a document of unknown kind %q", d.Kind)
+	}
+	if err != nil {
+		return err
+	}
+	s.served[documentKey(d)] = newServed(d)
+	s.docsChanged = true
+	if d.Kind == store.KindFleet || d.Kind == store.KindManifest {
+		s.publish()
+	}
+	return nil
+}
+
+func accept[T trust.Document | fleet.Manifest](e trust.Entry, into **trust.Verified[T]) error {
+	v, err := trust.Accepted[T](e)
+	if err != nil {
+		return err
+	}
+	*into = &v
+	return nil
+}
+
+// dropUnopened lets go of manifests that an older release brought and that were
+// never opened: they never will be.
+func (s *state) dropUnopened() {
+	for id, m := range s.manifests {
+		if s.world.Rollouts[id] == nil && m.Doc().FleetResolvedHash != s.fleet.Hash() {
+			delete(s.manifests, id)
+			delete(s.served, manifestKey(id))
+		}
+	}
+}
+
+// publish shows the planner the newest fleet with the manifests of its release.
+func (s *state) publish() {
+	if s.fleet == nil {
+		return
+	}
+	release := &rollout.Release{
+		Fleet: s.fleet.Doc(), FleetHash: s.fleet.Hash(), SignedAt: s.fleet.SignedAt(),
+		Manifests: map[string]rollout.Manifest{},
+	}
+	for id, m := range s.manifests {
+		if m.Doc().FleetResolvedHash != release.FleetHash {
+			continue
+		}
+		other, twice := release.Manifests[m.Doc().Channel]
+		if !twice || m.SignedAt().After(other.SignedAt) || m.SignedAt().Equal(other.SignedAt) && id > other.Doc.ID() {
+			release.Manifests[m.Doc().Channel] = rollout.Manifest{Doc: m.Doc(), PlanHash: m.PlanHash(), SignedAt: m.SignedAt()}
+		}
+	}
+	known := len(s.world.Machines)
+	rollout.Publish(s.world, release)
+	if len(s.world.Machines) != known {
+		for host := range s.world.Machines {
+			if s.machines[host] == nil {
+				s.machine(host)
+				s.dirty.machines[host] = true
+			}
+		}
+	}
+}
+
+func (s *state) applyIssuance(i *store.Issuance) {
+	s.issued[i.Serial] = i
+	if i.Nonce != "" {
+		s.burned[i.Nonce] = i
+	}
+	if i.Role == string(identity.Agent) {
+		s.latest[i.Name] = i
+	}
+}
