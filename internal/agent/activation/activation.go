@@ -26,11 +26,16 @@ import (
 
 	"nixfleet/internal/agent/host"
 	"nixfleet/internal/fleet"
+	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/wire"
 )
 
 // SwitchTimeout is how long a switch may take before its unit is killed.
-const SwitchTimeout = 30 * time.Minute
+const SwitchTimeout = lifecycle.SwitchSecs * time.Second
+
+// exitUnseen stands for the exit code of a program that nobody saw end, or that
+// was never started.
+const exitUnseen = -1
 
 // Spec is what the steps work from: one rollout on one machine.
 type Spec struct {
@@ -49,6 +54,10 @@ type Spec struct {
 
 	MaxFailedUnits int           // newly failed units that a switch may leave
 	SwitchTimeout  time.Duration // 0 means the constant SwitchTimeout
+
+	// LastUplink, when set, tells when the control plane or a cache last answered;
+	// Preflight wants that to be recent.
+	LastUplink func() time.Time
 
 	// Progress, when set, hears how far a fetch has come.
 	Progress func(host.FetchProgress)
@@ -93,15 +102,15 @@ type Recorder interface {
 	Record(ctx context.Context, rollout string, step Step, m Mark) error
 }
 
-// transient is the Wait for an error of the machine or the journal that is
-// nobody's verdict on the target.
-func transient(ctx context.Context, on wire.WaitingOn, err error) error {
-	if ctxErr := ctx.Err(); ctxErr != nil {
-		return fmt.Errorf("%w: %w", ctxErr, err)
+// transient answers an error of the machine or of the journal, which is nobody's
+// verdict on the target: ask again.
+func transient(ctx context.Context, what string, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", what, context.Cause(ctx))
 	}
 	var w *Wait
 	if errors.As(err, &w) {
 		return err
 	}
-	return &Wait{On: on, Err: err}
+	return &Wait{On: wire.WaitingOnNone, Err: fmt.Errorf("%s: %w", what, err)}
 }
