@@ -107,9 +107,12 @@ func decode[T any](doc, canonical []byte) (Verified[T], error) {
 		}
 		return Verified[T]{}, refuse(ErrMalformed, "%v", err)
 	}
-	h := headerOf(v.doc)
+	h, missing := headerOf(v.doc)
 	if err := h.checkSchema(); err != nil {
 		return Verified[T]{}, err
+	}
+	if missing != "" {
+		return Verified[T]{}, refuse(ErrMalformed, "%s is missing: this is a document of another kind", missing)
 	}
 	if h.Meta.SignedAt == nil {
 		return Verified[T]{}, refuse(ErrNotSigned, "meta.signedAt is missing")
@@ -123,16 +126,25 @@ func decode[T any](doc, canonical []byte) (Verified[T], error) {
 	return v, nil
 }
 
-func headerOf(doc any) header {
+// headerOf is a document's header, and the name of a member that its kind always
+// has, when it has it not. One key signs all kinds: without that look a list of
+// nonces, put in the place of the revocations, would be a list of none.
+func headerOf(doc any) (h header, missing string) {
+	unless := func(there bool, name string) string {
+		if there {
+			return ""
+		}
+		return name
+	}
 	switch d := doc.(type) {
 	case *fleet.Fleet:
-		return header{d.SchemaVersion, d.Meta}
+		return header{d.SchemaVersion, d.Meta}, unless(d.Hosts != nil, "hosts")
 	case *fleet.Manifest:
-		return header{d.SchemaVersion, d.Meta}
+		return header{d.SchemaVersion, d.Meta}, unless(d.ChannelRef != "", "channelRef")
 	case *fleet.Revocations:
-		return header{d.SchemaVersion, d.Meta}
+		return header{d.SchemaVersion, d.Meta}, unless(d.Revocations != nil, "revocations")
 	case *fleet.Nonces:
-		return header{d.SchemaVersion, d.Meta}
+		return header{d.SchemaVersion, d.Meta}, unless(d.Nonces != nil, "nonces")
 	}
 	panic("trust: a document of an unknown kind")
 }
