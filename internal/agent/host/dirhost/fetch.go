@@ -57,7 +57,7 @@ func (m *Machine) root(f host.Fetch) error {
 	if f.Rollout == "" || filepath.Base(f.Rollout) != f.Rollout {
 		return fmt.Errorf("%q cannot name a GC root", f.Rollout)
 	}
-	return m.replaceLink("nix/var/nix/gcroots/nixfleet/"+f.Rollout, "../../../../store/"+string(f.Closure))
+	return host.ReplaceLink(m.path("nix/var/nix/gcroots/nixfleet/"+f.Rollout), "../../../../store/"+string(f.Closure))
 }
 
 var errNoKeys = errors.New("no cache keys are pinned")

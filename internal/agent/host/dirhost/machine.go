@@ -159,34 +159,12 @@ func closureOf(path string) fleet.Closure {
 // SetRoots keeps links to the wanted closures. Nothing collects garbage here, but
 // what is kept can be looked at.
 func (m *Machine) SetRoots(ctx context.Context, want []fleet.Closure) error {
-	roots := m.path("nix/var/nix/gcroots/nixfleet")
-	entries, err := os.ReadDir(roots)
-	if err != nil {
-		return err
+	present := func(c fleet.Closure) bool {
+		_, err := os.Lstat(m.Path(c))
+		return err == nil
 	}
-	kept := make(map[fleet.Closure]bool)
-	for _, e := range entries {
-		c, err := m.link("nix/var/nix/gcroots/nixfleet/" + e.Name())
-		if err != nil {
-			return err
-		}
-		if kept[c] || !slices.Contains(want, c) {
-			if err := os.Remove(filepath.Join(roots, e.Name())); err != nil {
-				return err
-			}
-			continue
-		}
-		kept[c] = true
-	}
-	for _, c := range want {
-		if _, err := os.Lstat(m.Path(c)); err != nil || kept[c] {
-			continue
-		}
-		if err := m.replaceLink("nix/var/nix/gcroots/nixfleet/"+string(c), "../../../../store/"+string(c)); err != nil {
-			return err
-		}
-	}
-	return nil
+	target := func(c fleet.Closure) string { return "../../../../store/" + string(c) }
+	return host.KeepRoots(m.path("nix/var/nix/gcroots/nixfleet"), want, present, target)
 }
 
 // Space is what is free in the directory.
@@ -237,11 +215,11 @@ func (m *Machine) SetProfile(ctx context.Context, c fleet.Closure) (int, error) 
 	}
 	if last != c {
 		highest++
-		if err := m.replaceLink("nix/var/nix/profiles/"+generationLink(highest), "../../../store/"+string(c)); err != nil {
+		if err := host.ReplaceLink(m.path("nix/var/nix/profiles/"+generationLink(highest)), "../../../store/"+string(c)); err != nil {
 			return 0, err
 		}
 	}
-	return highest, m.replaceLink("nix/var/nix/profiles/system", generationLink(highest))
+	return highest, host.ReplaceLink(m.path("nix/var/nix/profiles/system"), generationLink(highest))
 }
 
 func generationLink(n int) string { return "system-" + strconv.Itoa(n) + "-link" }
@@ -278,19 +256,6 @@ func (m *Machine) profile() (fleet.Closure, int, error) {
 	link = filepath.Base(link)
 	c, err := m.link("nix/var/nix/profiles/" + link)
 	return c, generationOf(link), err
-}
-
-// replaceLink makes a symlink, in place of whatever was there, durably.
-func (m *Machine) replaceLink(sub, target string) error {
-	path := m.path(sub)
-	tmp := filepath.Join(filepath.Dir(path), ".new-"+newID())
-	if err := os.Symlink(target, tmp); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return errors.Join(err, os.Remove(tmp))
-	}
-	return nix.SyncDir(filepath.Dir(path))
 }
 
 // SyncBoot makes boot/default durable.
