@@ -205,7 +205,8 @@ type Resumed struct {
 	Why     string `json:"why"`
 }
 
-// Accepted takes hosts' failures as done. A halted rollout becomes Active.
+// Accepted takes hosts' failures as done. A halted rollout becomes Active, which
+// is refused while as many other failures as halt it are left.
 type Accepted struct {
 	Rollout string   `json:"rollout"`
 	Hosts   []string `json:"hosts"`

@@ -3,6 +3,7 @@ package rollout
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"nixfleet/internal/fleet"
@@ -57,7 +58,7 @@ func (a Accepted) check(w *World) error {
 		switch {
 		case err != nil:
 			return err
-		case !h.failed() && h.Accepted == nil:
+		case !h.failed() && h.Accepted == nil && !r.haltedBy(name):
 			return fmt.Errorf("host %s has not failed: it is %s", name, h.State)
 		}
 		taken[name] = true
@@ -77,12 +78,20 @@ func (a Accepted) check(w *World) error {
 func (a Accepted) apply(w *World, when moment) {
 	for _, name := range a.Hosts {
 		w.change(a.Rollout, name, func(_ *Rollout, h *HostRow) {
-			h.Accepted = &Flag{Who: a.Who, Why: a.Why, At: when.at}
+			if h.failed() {
+				h.Accepted = &Flag{Who: a.Who, Why: a.Why, At: when.at}
+			}
 		})
 	}
 	if r := w.Rollouts[a.Rollout]; r.State.Halted() {
 		r.enter(Active, when)
 	}
+}
+
+// haltedBy tells whether the host is one of those that halted the rollout. It may
+// have returned since, and goes on; its rollout must be resumable all the same.
+func (r *Rollout) haltedBy(host string) bool {
+	return r.Halt != nil && slices.Contains(r.Halt.Hosts, host)
 }
 
 // failures are the hosts that count towards the halt.

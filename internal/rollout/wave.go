@@ -65,22 +65,20 @@ func (r *Rollout) nextWave() (int, bool) {
 }
 
 // gone tells whether the rollout's channel has lost the host: it is forgotten,
-// or the newest fleet document declares it elsewhere.
+// or the newest fleet document declares it elsewhere or nowhere.
 func (w *World) gone(r *Rollout, host string) bool {
-	if w.removed(host) {
-		return true
+	if _, forgotten := w.Forgotten[host]; forgotten || w.Release == nil {
+		return forgotten
 	}
-	return w.Release != nil && w.Release.Fleet.Hosts[host].Channel != r.Channel
+	h, declared := w.Release.Fleet.Hosts[host]
+	return !declared || h.Channel != r.Channel
 }
 
-// removed tells whether the host is no part of the fleet any more: an operator
-// said forget, or the newest fleet document does not declare it.
+// removed tells whether the host is no part of the fleet any more. One that only
+// moved to another channel still holds the slots that it holds.
 func (w *World) removed(host string) bool {
-	if _, forgotten := w.Forgotten[host]; forgotten {
-		return true
-	}
-	if w.Release == nil {
-		return false
+	if _, forgotten := w.Forgotten[host]; forgotten || w.Release == nil {
+		return forgotten
 	}
 	_, declared := w.Release.Fleet.Hosts[host]
 	return !declared
