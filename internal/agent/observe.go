@@ -15,9 +15,11 @@ const observeEvery = 30 * time.Second
 // what it saw to the reducer. It is also the reducer's timer: what time makes
 // true is decided from an observation that is made for it.
 func (a *Agent) observe(ctx context.Context) error {
+	// The first look is due at once. From then on it is only ever brought forward:
+	// a timer that is set again loses a tick that nobody has taken.
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var due time.Time
+	due := time.Now()
 	var suspended suspension
 	for {
 		select {
@@ -28,7 +30,7 @@ func (a *Agent) observe(ctx context.Context) error {
 			if wait > 0 && wait < observeEvery {
 				next = time.Now().Add(wait)
 			}
-			if due.IsZero() || next.Before(due) || !time.Now().Before(due) {
+			if next.Before(due) {
 				due = next
 				timer.Reset(time.Until(due))
 			}
