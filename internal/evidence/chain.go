@@ -166,7 +166,7 @@ func (c Chain) checkReset(r Reset, l links) error {
 	if r.PreviousHead == "" || r.PreviousHead == c.After {
 		return nil
 	}
-	if j, ok := l.index[r.PreviousHead]; ok && j < r.Index {
+	if _, ok := l.index[r.PreviousHead]; ok {
 		return nil
 	}
 	kind := ErrGap

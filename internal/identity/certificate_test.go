@@ -186,6 +186,15 @@ func TestCheckCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	renamed, err := identity.AgentTemplate("web-01", "fleet", ten, day)
+	if err != nil {
+		t.Fatal(err)
+	}
+	renamed.Subject.CommonName = "agent-web-02.fleet"
+	renamedCert, err := ca.Issue(renamed, key)
+	if err != nil {
+		t.Fatal(err)
+	}
 	pem := func(ca identity.CA, host, suffix string, key ed25519.PublicKey) []byte {
 		return identity.EncodeCertificate(issueAgent(t, ca, host, suffix, key, ten))
 	}
@@ -207,6 +216,7 @@ func TestCheckCertificate(t *testing.T) {
 		{"another key", pem(ca, "web-01", "", otherKey), ten, pinned, identity.ErrCertKey},
 		{"another machine", pem(ca, "web-02", "", key), ten, pinned, identity.ErrCertName},
 		{"another machine with a longer name", pem(ca, "web-01.b", "fleet", key), ten, pinned, identity.ErrCertName},
+		{"another machine's common name", identity.EncodeCertificate(renamedCert), ten, pinned, identity.ErrCertName},
 		{"operator of the same name", identity.EncodeCertificate(operatorCert), ten, pinned, identity.ErrCertRole},
 		{"stranger's authority", pem(stranger, "web-01", "", key), ten, pinned, identity.ErrCertChain},
 		{"nothing pinned", good, ten, nil, identity.ErrCertChain},
