@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -43,7 +45,7 @@ func TestPurePackagesStayPure(t *testing.T) {
 	std := []string{"bytes", "cmp", "errors", "fmt", "iter", "maps", "math", "slices", "sort", "strconv", "strings", "time", "unicode/utf8"}
 	allowed := map[string][]string{
 		"nixfleet/internal/lifecycle": append(slices.Clone(std), "nixfleet/internal/fleet"),
-		"nixfleet/internal/rollout":   append(slices.Clone(std), "nixfleet/internal/fleet", "nixfleet/internal/lifecycle"),
+		"nixfleet/internal/rollout":   append(slices.Clone(std), "encoding/json", "nixfleet/internal/fleet", "nixfleet/internal/lifecycle"),
 	}
 	for name, imports := range allowed {
 		p, ok := all[name]
@@ -90,7 +92,7 @@ func TestOnlyTheOwnersCall(t *testing.T) {
 			"cmd/nixfleet-bench/",     // starts what it measures
 		}, []string{"cmd", "internal"}},
 	} {
-		args := append([]string{"grep", "-lF", "--untracked", rule.call, "--"}, rule.paths...)
+		args := append([]string{"grep", "-lIF", "--untracked", rule.call, "--"}, rule.paths...)
 		out, err := exec.Command("git", args...).Output()
 		if err != nil {
 			t.Errorf("nobody calls %s: %v", rule.call, err)
@@ -104,6 +106,32 @@ func TestOnlyTheOwnersCall(t *testing.T) {
 			if !ok {
 				t.Errorf("%s calls %s", file, rule.call)
 			}
+		}
+	}
+}
+
+// The tour names functions and the files they are in: both must be true.
+func TestTourIsTrue(t *testing.T) {
+	text, err := os.ReadFile("docs/tour.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`([A-Za-z]+)`\\s+in\\s+\\[([^]]+)\\]\\(\\.\\./([^)]+)\\)").FindAllStringSubmatch(string(text), -1)
+	if len(named) < 20 {
+		t.Fatalf("only %d names were found in the tour", len(named))
+	}
+	for _, n := range named {
+		name, shown, file := n[1], n[2], n[3]
+		if shown != file {
+			t.Errorf("the tour shows %s and links %s", shown, file)
+		}
+		code, err := os.ReadFile(file)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if !regexp.MustCompile(`(?m)^(func (\([^)]*\) )?|type |var |const )` + name + `\b`).Match(code) {
+			t.Errorf("%s does not declare %s", file, name)
 		}
 	}
 }
