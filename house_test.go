@@ -83,13 +83,14 @@ func TestOnlyTheOwnersCall(t *testing.T) {
 		{"lifecycle.Step(", []string{"internal/agent/", "internal/controlplane/"}, []string{"cmd", "internal"}},
 		{"rollout.Plan(", []string{"internal/controlplane/"}, []string{"cmd", "internal"}},
 		{"exec.Command", []string{
-			"internal/agent/host/",    // the only packages that change a machine
-			"internal/agent/probe/",   // exec probes
-			"internal/agent/journal/", // the check of a damaged file runs in a child
-			"internal/demo/",          // starts the fleet's processes
-			"cmd/nixfleet/",           // the operator's hooks and git
-			"internal/controlplane/",  // git sources, the CA command
-			"cmd/nixfleet-bench/",     // starts what it measures
+			"internal/agent/host/",   // the only packages that change a machine
+			"internal/agent/probe/",  // exec probes
+			"internal/demo/",         // starts the fleet's processes
+			"cmd/nixfleet/",          // the operator's hooks and git
+			"internal/controlplane/", // git sources, the CA command
+			"internal/release/",      // signing hooks
+			"cmd/nixfleet-agent/",    // the check of a damaged journal runs in a child
+			"cmd/nixfleet-bench/",    // starts what it measures
 		}, []string{"cmd", "internal"}},
 	} {
 		args := append([]string{"grep", "-lIF", "--untracked", rule.call, "--"}, rule.paths...)
