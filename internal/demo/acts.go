@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"nixfleet/internal/lifecycle"
-	"nixfleet/internal/operator"
-	"nixfleet/internal/rollout"
 	"nixfleet/internal/wire"
 )
 
@@ -58,8 +56,7 @@ func acts() []act {
 			title: "release 1: every host enrols and converges",
 			look:  "each agent trades its token for a certificate, takes its order, fetches, switches, soaks",
 			play: func(ctx context.Context, w *world) (string, error) {
-				w.startAgents()
-				return w.rollOut(ctx, releaseSpec{allAtOnce, soakSecs, good}, nil)
+				return w.rollOut(ctx, releaseSpec{allAtOnce, soakSecs, good}, (*world).startAgents)
 			},
 			holds: everybodyConverged,
 		},
@@ -108,58 +105,66 @@ func (w *world) rollOut(ctx context.Context, spec releaseSpec, meanwhile func(w 
 	return id, w.settled(ctx, id)
 }
 
-// ended tells whether a rollout's state is one that stays.
-func ended(state string) bool {
-	switch rollout.State(state) {
-	case rollout.Terminal, rollout.Reverted, rollout.Superseded:
-		return true
-	}
-	return false
-}
-
 // killAll kills the canary's agent in its switch, the control plane after the
-// first wave, and another agent in its switch.
+// first wave, and another agent in its switch. What cannot be killed like that,
+// because its moment does not come, is missing in the findings.
 func (w *world) killAll(ctx context.Context, id string) error {
 	targets, err := w.targets(id)
 	if err != nil {
 		return err
 	}
-	killAgent := func(m *machine) error {
-		return w.until(ctx, actLimit, func(ctx context.Context) (bool, error) {
-			if err := w.tellHosts(ctx, id); err != nil {
+	canary, other := w.machines[0], w.machines[len(w.machines)-1]
+	steps := []struct {
+		now  func(rows []wire.RolloutHost) bool
+		kill *daemon
+		note string
+	}{
+		{
+			now:  func([]wire.RolloutHost) bool { return canary.switching(targets[canary.name]) },
+			kill: w.agents[canary.name],
+			note: "killed the agent of " + canary.name + " in the middle of its switch",
+		},
+		{
+			now:  func(rows []wire.RolloutHost) bool { return stateOf(rows, canary.name) == lifecycle.Converged },
+			kill: w.controlPlane,
+			note: "killed the control plane between two waves",
+		},
+		{
+			now:  func([]wire.RolloutHost) bool { return other.switching(targets[other.name]) },
+			kill: w.agents[other.name],
+			note: "killed the agent of " + other.name + " in the middle of its switch",
+		},
+	}
+	for _, step := range steps {
+		err := w.until(ctx, actLimit, func(ctx context.Context) (bool, error) {
+			rows, err := w.watch(ctx, id)
+			if err != nil {
 				return false, err
 			}
-			if !m.switching(targets[m.name]) {
+			if stateOf(rows, canary.name) == lifecycle.Failed {
+				return true, nil
+			}
+			if !step.now(rows) {
 				return false, nil
 			}
-			if err := w.agents[m.name].kill(); err != nil {
+			if err := step.kill.kill(); err != nil {
 				return false, err
 			}
-			w.say(Progress{Kind: Note, Text: "killed the agent of " + m.name + " in the middle of its switch"})
+			w.say(Progress{Kind: Note, Text: step.note})
 			return true, nil
 		})
-	}
-	if err := killAgent(w.machines[0]); err != nil {
-		return err
-	}
-	err = w.until(ctx, actLimit, func(ctx context.Context) (bool, error) {
-		if err := w.tellHosts(ctx, id); err != nil {
-			return false, err
-		}
-		rows, err := operator.List[wire.RolloutHost](ctx, w.operator, wire.Fill(wire.PathRolloutHosts, id), "")
 		if err != nil {
-			return false, err
+			return err
 		}
-		for _, row := range rows {
-			if row.Hostname == w.machines[0].name && row.State == lifecycle.Converged {
-				w.say(Progress{Kind: Note, Text: "killed the control plane between two waves"})
-				return true, w.controlPlane.kill()
-			}
-		}
-		return false, nil
-	})
-	if err != nil {
-		return err
 	}
-	return killAgent(w.machines[len(w.machines)-1])
+	return nil
+}
+
+func stateOf(rows []wire.RolloutHost, host string) lifecycle.State {
+	for _, row := range rows {
+		if row.Hostname == host {
+			return row.State
+		}
+	}
+	return ""
 }

@@ -67,6 +67,7 @@ func addSystem(cache *nix.CacheDir, scratch, host, release string, s system) (fl
 		mode os.FileMode
 	}{
 		{"bin/switch-to-configuration", fmt.Appendf(nil, switchProgram, s.switchSecs), 0o755},
+		{"system", []byte(hostSystem), 0o644},
 		{serviceFile, service, 0o644},
 	}
 	for _, f := range files {

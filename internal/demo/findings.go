@@ -35,7 +35,7 @@ type findings struct {
 // What the programs say in their logs when they start.
 const (
 	agentStarted        = "started"
-	controlPlaneStarted = "started"
+	controlPlaneStarted = "serving"
 )
 
 // storedEvent is an event as the control plane has it.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"nixfleet/internal/nix"
 	"nixfleet/internal/operator"
 	"nixfleet/internal/release"
+	"nixfleet/internal/rollout"
 	"nixfleet/internal/trust"
 	"nixfleet/internal/wire"
 )
@@ -228,8 +230,16 @@ func (w *world) makeMachine(ctx context.Context, name string) error {
 	return nil
 }
 
-// startAgents starts every agent for the first time.
-func (w *world) startAgents() {
+// startAgents starts every agent for the first time, once the control plane has
+// the release, and with it the list of allowed tokens.
+func (w *world) startAgents(ctx context.Context, id string) error {
+	err := w.until(ctx, settleLimit, func(ctx context.Context) (bool, error) {
+		_, err := operator.Get[wire.RolloutLifecycle](ctx, w.operator, wire.Fill(wire.PathRolloutLifecycle, id))
+		return err == nil, err
+	})
+	if err != nil {
+		return err
+	}
 	w.agents = map[string]*daemon{}
 	for _, m := range w.machines {
 		argv := []string{
@@ -258,6 +268,7 @@ func (w *world) startAgents() {
 		}
 		w.agents[m.name] = w.supervisor.run(m.name, m.agentLog(), argv...)
 	}
+	return nil
 }
 
 // declare is the fleet document with the systems of a release.
@@ -319,19 +330,30 @@ func (w *world) publish(ctx context.Context, spec releaseSpec) (string, error) {
 	return result.Rollouts[0].ID, nil
 }
 
-// settled waits until a rollout has ended, and tells meanwhile what its hosts
-// do. That it did not end in time is for the act to find out.
+// settled waits until nothing more will happen in a rollout by itself. That this
+// did not come in time is for the act to find out.
 func (w *world) settled(ctx context.Context, id string) error {
 	return w.until(ctx, actLimit, func(ctx context.Context) (bool, error) {
 		r, err := operator.Get[wire.RolloutLifecycle](ctx, w.operator, wire.Fill(wire.PathRolloutLifecycle, id))
 		if err != nil {
 			return false, err
 		}
-		if err := w.tellHosts(ctx, id); err != nil {
-			return false, err
-		}
-		return ended(r.State), nil
+		rows, err := w.watch(ctx, id)
+		return settled(r.State, rows), err
 	})
+}
+
+// settled tells whether a rollout and its hosts are in states that stay.
+func settled(state string, rows []wire.RolloutHost) bool {
+	switch rollout.State(state) {
+	case rollout.Terminal, rollout.Reverted, rollout.Superseded:
+		return true
+	case rollout.Failed: // stays so when nobody has to go back
+		return !slices.ContainsFunc(rows, func(row wire.RolloutHost) bool {
+			return row.State == lifecycle.Activating || row.State == lifecycle.Soaking || row.Failure != nil && row.Failure.RollbackOwed
+		})
+	}
+	return false
 }
 
 // until asks again and again until the answer is yes, the control plane being
@@ -361,12 +383,10 @@ func (w *world) until(ctx context.Context, limit time.Duration, ask func(context
 	}
 }
 
-// tellHosts reports what changed about a rollout's hosts since it was last asked.
-func (w *world) tellHosts(ctx context.Context, id string) error {
+// watch returns a rollout's hosts, and reports what has changed about them since
+// it was last asked.
+func (w *world) watch(ctx context.Context, id string) ([]wire.RolloutHost, error) {
 	rows, err := operator.List[wire.RolloutHost](ctx, w.operator, wire.Fill(wire.PathRolloutHosts, id), "")
-	if err != nil {
-		return err
-	}
 	for _, row := range rows {
 		if key := id + "/" + row.Hostname; w.told[key] != row.State {
 			w.told[key] = row.State
@@ -375,5 +395,5 @@ func (w *world) tellHosts(ctx context.Context, id string) error {
 			}
 		}
 	}
-	return nil
+	return rows, err
 }
