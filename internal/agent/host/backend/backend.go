@@ -28,7 +28,11 @@ type Options struct {
 // Open opens the host of the named kind. Auto is this machine.
 func Open(name string, o Options) (host.Machine, error) {
 	if dir, ok := strings.CutPrefix(name, DirHost); ok && dir != "" {
-		return dirhost.Open(dir, dirhost.Options{Dial: o.Dial})
+		m, err := dirhost.Open(dir, dirhost.Options{Dial: o.Dial})
+		if err != nil {
+			return nil, err
+		}
+		return m, nil
 	}
 	switch name {
 	case Auto, NixOS:

@@ -5,4 +5,10 @@ import (
 	"nixfleet/internal/agent/host/nixos"
 )
 
-func openNixOS() (host.Machine, error) { return nixos.Open(nixos.Options{}) }
+func openNixOS() (host.Machine, error) {
+	m, err := nixos.Open(nixos.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}

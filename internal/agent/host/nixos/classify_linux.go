@@ -27,8 +27,8 @@ var complaints = []struct {
 		"hash mismatch importing path",
 		"Failed to open archive",
 		"does not exist in binary cache",
-		"failed to decompress", "Lzma library error", // inside of other messages
-		"NAR hash mismatch", "bad archive", "input doesn't look like",
+		"bad archive",
+		"is incomplete",
 	}},
 	{host.FetchBadSignature, []string{
 		"is not signed by any of the keys in 'trusted-public-keys'",

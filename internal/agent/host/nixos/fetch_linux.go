@@ -178,7 +178,7 @@ func (m *Machine) checkSigned(ctx context.Context, f host.Fetch, keys []nix.Publ
 		return err
 	}
 	for _, cache := range caches {
-		_, copyErr := m.run(ctx, nixCommand("store", "copy-sigs", "--substituter", cache, f.Closure.Path()))
+		_, copyErr := m.run(ctx, nixCommand("store", "copy-sigs", "--substituter", cache, "--option", "narinfo-cache-negative-ttl", "0", f.Closure.Path()))
 		if ctx.Err() != nil {
 			return copyErr
 		}
