@@ -91,7 +91,8 @@ func EncodeCertificate(cert *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: certBlock, Bytes: cert.Raw})
 }
 
-// ParseCertificates reads one or more PEM certificates and nothing else.
+// ParseCertificates reads one or more PEM certificates; a block of another type is
+// an error.
 func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for {

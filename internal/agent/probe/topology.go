@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -33,10 +32,12 @@ const (
 )
 
 // Names that no file may declare: that of the probe that stands for a file that
-// cannot be read, and that of the health gate's own probe.
+// cannot be read, that of the health gate's own probe, and those of probes whose
+// own name cannot be used, which are numbered by their place in the file.
 const (
-	ConfigProbe      = "health-checks-config"
-	FailedUnitsProbe = "systemd-failed-units"
+	ConfigProbe       = "health-checks-config"
+	FailedUnitsProbe  = "systemd-failed-units"
+	invalidNamePrefix = "invalid-name-"
 )
 
 const (
@@ -95,8 +96,8 @@ func Parse(data []byte, m Machine) Topology {
 	}
 	m = m.withDefaults()
 	var t Topology
-	for _, e := range entries {
-		t = t.With(e.probe(m))
+	for i, e := range entries {
+		t = t.With(e.probe(i+1, m))
 	}
 	return t
 }
@@ -149,20 +150,22 @@ func split(data []byte) ([]entry, error) {
 	return entries, nil
 }
 
-// probe makes the entry's probe: what it declares, or a failing one.
-func (e entry) probe(m Machine) Probe {
-	var s settings
-	err := e.checkName()
-	if err == nil {
-		s, err = parseSettings(e.raw)
+// probe makes the entry's probe, the n-th of the file: what it declares, or a
+// failing one.
+func (e entry) probe(n int, m Machine) Probe {
+	if err := checkName(e.name); err != nil {
+		return failing(fmt.Sprintf("%s%d", invalidNamePrefix, n), KindInvalid, err.Error())
 	}
-	var check Func
-	var timeout time.Duration
-	if err == nil {
-		check, timeout, err = s.check(m)
+	s, err := parseSettings(e.raw)
+	if e.repeated {
+		err = fmt.Errorf("the probe %s is declared more than once", e.name)
 	}
 	if err != nil {
-		return failing(displayName(e.name), s.kind(), err.Error())
+		return failing(e.name, s.kind(), err.Error())
+	}
+	check, timeout, err := s.check(m)
+	if err != nil {
+		return failing(e.name, s.kind(), err.Error())
 	}
 	return Probe{
 		Name:     e.name,
@@ -177,41 +180,19 @@ func (e entry) probe(m Machine) Probe {
 	}
 }
 
-func (e entry) checkName() error {
+// checkName accepts what can be shown everywhere and stands for one probe only.
+func checkName(name string) error {
 	switch {
-	case e.name == "":
+	case name == "":
 		return errors.New("the probe has no name")
-	case len(e.name) > maxName:
-		return fmt.Errorf("the probe's name has %d bytes, at most %d are allowed", len(e.name), maxName)
-	case strings.ContainsFunc(e.name, func(r rune) bool { return !unicode.IsPrint(r) }):
-		return errors.New("the probe's name has characters that cannot be printed")
-	case e.name == ConfigProbe || e.name == FailedUnitsProbe:
-		return fmt.Errorf("the name %s is reserved", e.name)
-	case e.repeated:
-		return fmt.Errorf("the probe %s is declared more than once", e.name)
+	case len(name) > maxName:
+		return fmt.Errorf("the probe's name has %d bytes, at most %d are allowed: %q", len(name), maxName, name)
+	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return fmt.Errorf("the probe's name has characters that cannot be printed: %q", name)
+	case name == ConfigProbe, name == FailedUnitsProbe, strings.HasPrefix(name, invalidNamePrefix):
+		return fmt.Errorf("the name %s is reserved", name)
 	}
 	return nil
-}
-
-// displayName is a name under which a probe with a wrong name can be reported.
-func displayName(name string) string {
-	name = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return utf8.RuneError
-	}, name)
-	if name == "" {
-		return "unnamed"
-	}
-	if len(name) > maxName {
-		cut := maxName
-		for !utf8.RuneStart(name[cut]) {
-			cut--
-		}
-		name = name[:cut]
-	}
-	return name
 }
 
 func unreadable(err error) Topology {

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -71,6 +72,20 @@ func TestOneBadProbeSpoilsNoOther(t *testing.T) {
 	}
 	if v := topology.Probes[1].Check(t.Context()); v.Status != lifecycle.Fail || !strings.Contains(v.Reason, "port 99999") {
 		t.Errorf("%+v", v)
+	}
+}
+
+// TestNamesStayUnique, also those of probes whose own name cannot be used.
+func TestNamesStayUnique(t *testing.T) {
+	long := strings.Repeat("n", maxName)
+	tcp := `{"kind":"tcp","port":1}`
+	topology := parse(fmt.Sprintf(`{"":%s,"invalid-name-1":%s,%q:%s,%q:%s,"systemd-failed-units":%s}`, tcp, tcp, long+"a", tcp, long+"b", tcp, tcp))
+	var names []string
+	for _, p := range topology.Probes {
+		names = append(names, p.Name)
+	}
+	if want := []string{"invalid-name-1", "invalid-name-2", "invalid-name-3", "invalid-name-4", "invalid-name-5"}; !slices.Equal(names, want) {
+		t.Error(names)
 	}
 }
 
@@ -176,7 +191,12 @@ func FuzzParse(f *testing.F) {
 		if want := max(len(entries), 1); err != nil && len(topology.Probes) != 1 || err == nil && len(entries) > 0 && len(topology.Probes) != want {
 			t.Fatalf("%d probes of %d", len(topology.Probes), len(entries))
 		}
+		names := map[string]bool{}
 		for _, p := range topology.Probes {
+			if names[p.Name] {
+				t.Fatalf("two probes are %s", p.Name)
+			}
+			names[p.Name] = true
 			if p.Name == "" || !utf8.ValidString(p.Name) || p.Check == nil || p.Interval < time.Second || p.Timeout < time.Second {
 				t.Fatalf("%+v", p)
 			}
