@@ -14,6 +14,7 @@ func (h *Host) giveUp(f Failure, owed bool, e Event) {
 	h.Failure = &f
 	h.RollbackOwed = owed && h.left()
 	h.SignalPending = false
+	h.RebootActive = nil // what was asked for was the way on, not the way back
 	h.enter(Failed, e)
 }
 

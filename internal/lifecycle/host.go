@@ -76,8 +76,7 @@ type Host struct {
 	RollbackFailed  int      `json:"rollbackFailed,omitempty"`  // how often
 	RollbackByBoot  bool     `json:"rollbackByBoot,omitempty"`  // prior boots, but cannot be made live: only a boot can finish
 	RollbackReboots int      `json:"rollbackReboots,omitempty"` // how often
-	RebootBootID    string   `json:"rebootBootId,omitempty"`    // the boot in which the agent last asked for a reboot
-	RebootActive    int64    `json:"rebootActive,omitempty"`    // and the running time
+	RebootActive    *int64   `json:"rebootActive,omitempty"`    // running time at which the agent last asked for a reboot
 	SupersededBy    string   `json:"supersededBy,omitempty"`
 
 	// After convergence: what HealthChanged last said, and the changes since.

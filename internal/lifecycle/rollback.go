@@ -41,7 +41,8 @@ func (h *Host) rebooting() string {
 	default:
 		return wrongState
 	}
-	h.RebootBootID, h.RebootActive = h.BootID, h.Active
+	at := h.Active
+	h.RebootActive = &at
 	return ""
 }
 
@@ -53,20 +54,21 @@ func (h *Host) runsPrior() bool {
 }
 
 // A host whose boots do not lead to prior must not boot for ever: each further one
-// waits twice as long.
+// waits twice as long. A boot into a staged target is asked for again in the same
+// boot only when the first request has clearly come to nothing.
 const (
 	firstRebootDelay = 10 * 60
 	maxRebootDelay   = 6 * 60 * 60
 )
 
-// nextRollbackReboot is the running time before which a rollback asks for no boot.
-func (h *Host) nextRollbackReboot() int64 {
-	if h.RollbackReboots == 0 {
+// nextReboot is the running time before which no boot is asked for.
+func (h *Host) nextReboot() int64 {
+	if h.RebootActive == nil {
 		return 0
 	}
-	delay := int64(firstRebootDelay)
-	for range h.RollbackReboots - 1 {
-		delay = min(2*delay, maxRebootDelay)
+	delay := int64(maxRebootDelay)
+	if h.RollbackReboots > 0 {
+		delay = firstRebootDelay << min(h.RollbackReboots-1, 6)
 	}
-	return h.RebootActive + delay
+	return *h.RebootActive + min(delay, maxRebootDelay)
 }

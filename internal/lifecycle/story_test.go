@@ -15,7 +15,7 @@ import (
 	"nixfleet/internal/lifecycle"
 )
 
-// TestStories runs the files of testdata, which read like the log of a host: what
+// TestStories runs the files of testdata/stories, which read like the log of a host: what
 // happened on the left of the machine's and the agent's doing, and what became of
 // it. The directives:
 //
@@ -33,7 +33,7 @@ import (
 //
 // After each line Due is asked with a look at the machine, as the agent does.
 func TestStories(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		s := &story{t: t}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			s.out.Reset()

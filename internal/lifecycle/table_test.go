@@ -3,6 +3,7 @@ package lifecycle_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -280,6 +281,10 @@ func TestAGapIsTypedAndChangesNothing(t *testing.T) {
 			var gap *lifecycle.Gap
 			if !errors.As(err, &gap) || gap.Have != h.Seq || gap.Got != seq || !reflect.DeepEqual(got, h) {
 				t.Errorf("%s: event %d after %d: got %v", name, seq, h.Seq, err)
+				continue
+			}
+			if want := fmt.Sprintf("event %d does not follow event %d", seq, h.Seq); err.Error() != want {
+				t.Errorf("it says %q, want %q", err, want)
 			}
 		}
 	}

@@ -22,9 +22,8 @@ func Want(h Host) Work {
 			w.Switch = &Switch{Target: h.Target, Prior: h.Prior}
 		}
 	case Deferred:
-		asked := h.BootID != "" && h.RebootBootID == h.BootID // once per boot
-		if h.Policy.Reboot == fleet.RebootInWindow && h.BootID == h.StartBootID && !asked {
-			w.Reboot = &Reboot{Reason: RebootDeferred, Window: h.Policy.RebootWindow}
+		if h.Policy.Reboot == fleet.RebootInWindow && h.BootID == h.StartBootID {
+			w.Reboot = &Reboot{Reason: RebootDeferred, Window: h.Policy.RebootWindow, NotBefore: h.nextReboot()}
 		}
 	case Soaking:
 		w.Probes = true
@@ -38,7 +37,7 @@ func Want(h Host) Work {
 		}
 		w.Rollback = &Rollback{To: h.Prior, BootOnly: h.runsPrior()}
 		if h.RollbackByBoot && !h.runsPrior() {
-			w.Reboot = &Reboot{Reason: RebootRollback, NotBefore: h.nextRollbackReboot()}
+			w.Reboot = &Reboot{Reason: RebootRollback, NotBefore: h.nextReboot()}
 		}
 	}
 	w.Roots = h.roots()

@@ -47,8 +47,9 @@ type Rollback struct {
 	BootOnly bool // To runs already; only the boot default is owed
 }
 
-// Reboot wants one boot: inside Window, or, because it is the way back, as soon as
-// the running time NotBefore.
+// Reboot wants one boot, not before the running time NotBefore, and inside Window
+// where there is one; the way back needs none. It goes on being wanted after
+// RebootStarted, with a later NotBefore, until a boot has come.
 type Reboot struct {
 	Reason    string // RebootDeferred, RebootRollback
 	Window    *fleet.RebootWindow
