@@ -139,6 +139,7 @@ func (c *Core) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			c.turn(work, c.gather(nil))
+			c.leave(work)
 			return
 		case in := <-c.inputs:
 			c.turn(work, c.gather(in))
@@ -152,6 +153,20 @@ func (c *Core) Run(ctx context.Context) {
 			timer.Reset(c.untilPlan())
 		}
 	}
+}
+
+// leave writes down what was only in memory.
+func (c *Core) leave(ctx context.Context) {
+	c.tick()
+	b := c.begin()
+	b.state.dirty.world = true
+	for host, m := range b.state.machines {
+		if m.SeenAt.After(m.written) {
+			b.state.dirty.machines[host] = true
+		}
+	}
+	// The failure is logged; what is lost is what a crash would lose.
+	_ = c.commit(ctx, b)
 }
 
 // untilPlan is how long until a plan is due.

@@ -49,11 +49,7 @@ type outcome struct {
 // applyStored folds an event out of the log, and sees to it that the fold comes
 // to the verdict that was given when the event was received.
 func (s *state) applyStored(r *store.Record) error {
-	var envelope wire.Envelope
-	if err := json.Unmarshal(r.Event.Envelope, &envelope); err != nil {
-		return fmt.Errorf("envelope: %w", err)
-	}
-	e, err := readEvent(envelope.Event)
+	e, err := readStored(*r.Event)
 	if err != nil {
 		return err
 	}
@@ -69,30 +65,40 @@ func (s *state) applyEvent(t track, e event, signing store.Signing) outcome {
 	if signing != store.SignatureGood {
 		s.track(t).Unverified++
 	}
-	h := s.row(t)
-	if h == nil {
-		s.track(t).Unmirrored = e.Seq
-		return outcome{store.Unmirrored, "its rollout is not known here (yet)"}
-	}
-	verdict := store.Stored
-	detail := ""
+	out := outcome{verdict: store.Stored}
 	body := e.Body
+	h := s.row(t)
 	switch {
 	case signing == store.SignatureBad:
-		verdict, detail, body = store.Refused, "the declared key of the host did not sign it", nil
+		out, body = outcome{store.Refused, "the declared key of the host did not sign it"}, nil
 	case e.malformed != "":
-		verdict, detail, body = store.Refused, e.malformed, nil
+		out, body = outcome{store.Refused, e.malformed}, nil
+	case h == nil:
+		out = outcome{store.Unmirrored, "its rollout is not known here (yet)"}
 	case e.Body == nil:
-		verdict, detail = store.Unknown, "a kind of event that this control plane does not know"
+		out = outcome{store.Unknown, "a kind of event that this control plane does not know"}
 	}
-	// Step refuses an event without a body, and counts its number.
+	if h != nil {
+		out = s.step(t, h, e, body, out)
+	} else {
+		s.track(t).Unmirrored = e.Seq
+	}
+	if out.verdict == store.Refused {
+		s.track(t).Refused++
+	}
+	return out
+}
+
+// step applies an event to the host's mirror. Step refuses one without a body,
+// and counts its number.
+func (s *state) step(t track, h *rollout.HostRow, e event, body lifecycle.Body, out outcome) outcome {
 	next, err := lifecycle.Step(h.Host, lifecycle.Event{Seq: e.Seq, Active: e.Active, At: e.At, Body: body})
 	var refused *lifecycle.Refused
-	if errors.As(err, &refused) && verdict == store.Stored {
-		verdict, detail, body = store.Refused, refused.Error(), nil
-	}
-	if verdict == store.Refused {
-		s.track(t).Refused++
+	if errors.As(err, &refused) {
+		body = nil
+		if out.verdict == store.Stored {
+			out = outcome{store.Refused, refused.Error()}
+		}
 	}
 	quarantines := len(s.world.Quarantines)
 	if err := rollout.Record(s.world, next, body); err != nil {
@@ -102,7 +108,7 @@ func (s *state) applyEvent(t track, e event, signing store.Signing) outcome {
 	if len(s.world.Quarantines) != quarantines {
 		s.dirty.world = true
 	}
-	return outcome{verdict, detail}
+	return out
 }
 
 // applyAction folds an action of the planner, the core, or an operator.
@@ -174,27 +180,36 @@ func encodeDecision(a rollout.Action) (*store.Decision, error) {
 
 // adopt steps the events that hosts sent before their rollout was known.
 func (s *state) adopt(id string, logID int64) error {
-	waiting, err := s.store.Unmirrored(context.Background(), id, logID)
+	waiting, err := s.store.EventsBefore(context.Background(), id, logID)
 	if err != nil {
 		return err
 	}
-	for _, w := range waiting {
+	var last track
+	for _, w := range waiting { // by host
 		t := track{id, w.Hostname}
 		if s.row(t) == nil {
 			continue // the manifest does not have the host
 		}
-		var envelope wire.Envelope
-		if err := json.Unmarshal(w.Envelope, &envelope); err != nil {
-			return fmt.Errorf("envelope: %w", err)
+		if t != last { // all of its events are counted anew
+			last = t
+			*s.track(t) = trackRow{Conflict: s.track(t).Conflict}
 		}
-		e, err := readEvent(envelope.Event)
+		e, err := readStored(w.Event)
 		if err != nil {
 			return err
 		}
-		s.track(t).Unmirrored = 0
 		s.applyEvent(t, e, w.Signing)
 	}
 	return nil
+}
+
+// readStored reads an event out of the log.
+func readStored(e store.Event) (event, error) {
+	var envelope wire.Envelope
+	if err := json.Unmarshal(e.Envelope, &envelope); err != nil {
+		return event{}, fmt.Errorf("envelope: %w", err)
+	}
+	return readEvent(envelope.Event)
 }
 
 // forget drops what belonged to a pruned rollout.

@@ -77,10 +77,9 @@ func (s *Sqlite) Events(ctx context.Context, f EventFilter) ([]LoggedEvent, erro
 	return s.events(ctx, query+` ORDER BY log_id LIMIT ?`, append(args, f.Limit)...)
 }
 
-// Unmirrored reads the events that wait for their rollout.
-func (s *Sqlite) Unmirrored(ctx context.Context, rollout string, before int64) ([]LoggedEvent, error) {
-	return s.events(ctx, `SELECT `+eventColumns+` FROM events
-		WHERE rollout = ? AND verdict = ? AND log_id < ? ORDER BY hostname, seq`, rollout, string(Unmirrored), before)
+// EventsBefore reads what came before a rollout was known.
+func (s *Sqlite) EventsBefore(ctx context.Context, rollout string, before int64) ([]LoggedEvent, error) {
+	return s.events(ctx, `SELECT `+eventColumns+` FROM events WHERE rollout = ? AND log_id < ? ORDER BY hostname, seq`, rollout, before)
 }
 
 func (s *Sqlite) events(ctx context.Context, query string, args ...any) ([]LoggedEvent, error) {

@@ -44,9 +44,9 @@ type Store interface {
 	Event(ctx context.Context, hostname, rollout string, seq int64) (e Event, ok bool, err error)
 	// Events pages through events; a filter's empty fields match all.
 	Events(ctx context.Context, f EventFilter) ([]LoggedEvent, error)
-	// Unmirrored returns the events of a rollout that were stored before it was
-	// known, with LogIDs below before, by hostname and seq.
-	Unmirrored(ctx context.Context, rollout string, before int64) ([]LoggedEvent, error)
+	// EventsBefore returns the events of a rollout with LogIDs below before, by
+	// hostname and seq: those that came before it was known.
+	EventsBefore(ctx context.Context, rollout string, before int64) ([]LoggedEvent, error)
 
 	// Check verifies the database's own integrity.
 	Check(ctx context.Context) error
