@@ -80,7 +80,7 @@ func (h *Host) apply(e Event) (why string) {
 }
 
 // wrongState refuses an event that has no row for the host's state.
-const wrongState = "the table has no such row"
+const wrongState = "there is no such transition"
 
 // enter goes to a state.
 func (h *Host) enter(s State, e Event) {

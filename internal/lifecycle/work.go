@@ -13,7 +13,7 @@ type Work struct {
 	Persist  *Persist
 	Rollback *Rollback
 	Reboot   *Reboot
-	Roots    []fleet.Closure // closures that a garbage collection must not take
+	Roots    []fleet.Closure // what a garbage collection must not take; the agent adds its own path
 }
 
 // Fetch wants the target in the store, and the checks before a switch made.
