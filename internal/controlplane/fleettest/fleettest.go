@@ -47,7 +47,8 @@ type signed struct{ doc, sig []byte }
 func New(t testing.TB, n int) *Fleet {
 	t.Helper()
 	folder, err := fleetdir.Create(filepath.Join(t.TempDir(), "fleet"), fleetdir.Options{
-		Names: []string{"127.0.0.1"}, URL: "https://127.0.0.1", Operator: "alice", Now: time.Now(),
+		Names: []string{"127.0.0.1"}, URL: "https://127.0.0.1", Operator: "alice",
+		Now: time.Now().Add(-24 * time.Hour), // so that certificates can have expired by now
 	})
 	check(t, err)
 	f := &Fleet{Folder: folder, t: t, bytes: map[string]signed{}}
