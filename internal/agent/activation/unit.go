@@ -100,10 +100,14 @@ func account(r host.Run, remark string) string {
 	default:
 		remark = joined("its unit ended with "+r.Result, remark)
 	}
-	if remark == "" {
+	output := strings.TrimRight(r.Output, "\n")
+	switch {
+	case remark == "":
 		return r.Output
+	case output == "":
+		return host.Tail([]byte(remark))
 	}
-	return host.Tail([]byte(strings.TrimRight(r.Output, "\n") + "\n" + remark))
+	return host.Tail([]byte(output + "\n" + remark))
 }
 
 func joined(a, b string) string {

@@ -76,9 +76,9 @@ type Machine interface {
 	Close() error
 }
 
-// Poll is how often the end of a unit is looked for. Signals of the init system
-// are a hint at best: a re-executed systemd drops them silently.
-const Poll = 250 * time.Millisecond
+// Poll is how often the end of a unit is looked for. Nothing waits for signals of
+// the init system: a re-executed systemd drops them silently.
+const Poll = 100 * time.Millisecond
 
 // Facts is a machine, observed.
 type Facts struct {

@@ -73,17 +73,17 @@ func (m *Machine) fetch(ctx context.Context, f host.Fetch, heard *hearing) error
 			f.Progress(progress)
 		}
 	}
-	if f.Repair {
-		if err := m.repair(ctx, f, options, hear); err != nil {
-			return err
-		}
-	}
 	if err := os.MkdirAll(m.root+rootsDir, 0o755); err != nil {
 		return fmt.Errorf("make the folder of GC roots: %w", err)
 	}
 	args := append([]string{"--realise", f.Closure.Path(), "--add-root", m.root + rootsDir + "/" + f.Rollout}, options...)
 	if _, err := m.run(ctx, command{name: "nix-store", args: args, line: hear}); err != nil {
 		return err
+	}
+	if f.Repair {
+		if err := m.repair(ctx, f, options, hear); err != nil {
+			return err
+		}
 	}
 	if err := m.checkSigned(ctx, f, keys, caches); err != nil {
 		return err
@@ -202,13 +202,10 @@ func (m *Machine) signed(ctx context.Context, f host.Fetch, keys []nix.PublicKey
 	return info.Verify(keys), nil
 }
 
-// repair reads what is in the store of the closure, and fetches again what is not
-// what it should be: after a power cut, valid paths with empty files. Only bad
+// repair reads a closure that is valid, and fetches again what of it is not what
+// it should be: after a power cut, valid paths with empty files. Only bad
 // paths are repaired, because each is missing for a moment meanwhile.
 func (m *Machine) repair(ctx context.Context, f host.Fetch, options []string, hear func(string)) error {
-	if _, err := m.run(ctx, command{name: "nix-store", args: []string{"--check-validity", f.Closure.Path()}}); err != nil {
-		return ctx.Err() // not valid: it will be fetched
-	}
 	output, err := m.run(ctx, command{name: "nix-store", args: []string{"--query", "--requisites", f.Closure.Path()}})
 	if err != nil {
 		return err
