@@ -84,13 +84,13 @@ func NewVerifier(s Source) *Verifier {
 
 // Poll looks at the source once, at one point of time.
 func (v *Verifier) Poll(ctx context.Context, slot trust.Slot, now time.Time, known Known) Snapshot {
-	p := &poll{Verifier: v, ctx: ctx, slot: slot, now: now, known: known, before: v.bad}
+	p := &poll{Verifier: v, slot: slot, now: now, known: known, before: v.bad}
 	v.bad = map[string]Problem{}
 	look, err := v.source.Open(ctx)
 	p.verdict("", err)
 	if err == nil {
 		p.look = look
-		p.all()
+		p.all(ctx)
 		p.verdict("", look.Close())
 	}
 	for _, problem := range v.bad {
@@ -105,7 +105,6 @@ func (v *Verifier) Poll(ctx context.Context, slot trust.Slot, now time.Time, kno
 // poll is one run of Poll.
 type poll struct {
 	*Verifier
-	ctx    context.Context
 	look   Look
 	slot   trust.Slot
 	now    time.Time
@@ -123,8 +122,8 @@ func (p *poll) verdict(document string, err error) {
 
 // all takes the fleet document first. It is published last, so that what belongs
 // to it is there when it is.
-func (p *poll) all() {
-	p.found.Fleet = take(p, FleetName, p.known.Fleet, func(d Pair) (trust.Verified[fleet.Fleet], error) {
+func (p *poll) all(ctx context.Context) {
+	p.found.Fleet = take(ctx, p, FleetName, p.known.Fleet, func(d Pair) (trust.Verified[fleet.Fleet], error) {
 		return trust.Verify[fleet.Fleet](d.Document, d.Signature, p.slot, p.now, 0, p.known.Marks.Fleet)
 	})
 	newest := cmp.Or(p.found.Fleet, p.known.Fleet)
@@ -136,16 +135,16 @@ func (p *poll) all() {
 		clear(p.settled)
 	}
 	window := newest.Doc().Window()
-	p.found.Revocations = take(p, RevocationsName, p.known.Revocations, func(d Pair) (trust.Verified[fleet.Revocations], error) {
+	p.found.Revocations = take(ctx, p, RevocationsName, p.known.Revocations, func(d Pair) (trust.Verified[fleet.Revocations], error) {
 		return trust.Verify[fleet.Revocations](d.Document, d.Signature, p.slot, p.now, window, p.known.Marks.Revocations)
 	})
-	p.found.Nonces = take(p, NoncesName, p.known.Nonces, func(d Pair) (trust.Verified[fleet.Nonces], error) {
+	p.found.Nonces = take(ctx, p, NoncesName, p.known.Nonces, func(d Pair) (trust.Verified[fleet.Nonces], error) {
 		return trust.Verify[fleet.Nonces](d.Document, d.Signature, p.slot, p.now, window, p.known.Marks.Nonces)
 	})
-	ids, err := p.look.Rollouts(p.ctx)
+	ids, err := p.look.Rollouts(ctx)
 	p.verdict(rolloutsDir, err)
 	for _, id := range ids {
-		if m := p.manifest(id, newest); m != nil {
+		if m := p.manifest(ctx, id, newest); m != nil {
 			p.found.Manifests = append(p.found.Manifests, *m)
 		}
 	}
@@ -155,10 +154,10 @@ func (p *poll) all() {
 // where it was published and concerns nobody.
 var errOtherRelease = errors.New("published with another fleet document")
 
-func (p *poll) manifest(id string, newest *trust.Verified[fleet.Fleet]) *trust.Verified[fleet.Manifest] {
+func (p *poll) manifest(ctx context.Context, id string, newest *trust.Verified[fleet.Fleet]) *trust.Verified[fleet.Manifest] {
 	channel, _, _, _ := fleet.ParseRolloutID(id) // verification says what is wrong with an id
 	have := p.known.Manifest(id)
-	return take(p, ManifestName(id), have, func(d Pair) (trust.Verified[fleet.Manifest], error) {
+	return take(ctx, p, ManifestName(id), have, func(d Pair) (trust.Verified[fleet.Manifest], error) {
 		want := trust.Expect{RolloutID: id, PlanHash: p.known.Plan(id)}
 		switch hash := publishedWith(d.Document); {
 		case hash == "" || hash == newest.Hash():
@@ -184,9 +183,9 @@ func publishedWith(doc []byte) string {
 
 // take fetches a pair and verifies it, unless it is what is known already. Nil:
 // it is not there, not new, or not good.
-func take[T any](p *poll, name string, have *trust.Verified[T], verify func(Pair) (trust.Verified[T], error)) *trust.Verified[T] {
+func take[T any](ctx context.Context, p *poll, name string, have *trust.Verified[T], verify func(Pair) (trust.Verified[T], error)) *trust.Verified[T] {
 	seen := p.settled[name]
-	d, err := p.look.Pair(p.ctx, name, seen)
+	d, err := p.look.Pair(ctx, name, seen)
 	var got trust.Verified[T]
 	switch {
 	case err == nil && seen != "" && d.Version == seen:
