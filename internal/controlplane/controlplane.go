@@ -19,12 +19,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"nixfleet/internal/controlplane/api"
 	"nixfleet/internal/controlplane/core"
+	"nixfleet/internal/controlplane/issuer"
 	"nixfleet/internal/controlplane/metrics"
 	"nixfleet/internal/controlplane/store"
 	"nixfleet/internal/identity"
@@ -42,7 +44,7 @@ type ControlPlane struct {
 	releases *releases
 	clients  *x509.CertPool
 	server   *keyPair
-	issue    issueFunc
+	issuer   *issuer.Issuer // nil without an authority
 }
 
 // New opens the database, reads what the configuration names, and reads the
@@ -59,7 +61,7 @@ func New(ctx context.Context, c Config) (*ControlPlane, error) {
 	if cp.clients, err = loadPool(c.ClientCA); err != nil {
 		return nil, err
 	}
-	if cp.issue, err = authority(c); err != nil {
+	if cp.issuer, err = newIssuer(c); err != nil {
 		return nil, err
 	}
 	if cp.store, err = openStore(ctx, c.DB); err != nil {
@@ -107,9 +109,12 @@ func (cp *ControlPlane) Run(ctx context.Context, listener, local net.Listener) (
 	group, serving := errgroup.WithContext(ctx)
 	handlers := api.New(api.Options{
 		Core: cp.core, Log: cp.config.Log, Metrics: cp.metrics, Version: cp.config.Version,
-		ClientCAs: cp.clients, OrgRoot: cp.releases.orgRoot, IssueAgent: cp.issue, Draining: serving,
+		ClientCAs: cp.clients, OrgRoot: cp.releases.orgRoot, Issuer: cp.issuer, Draining: serving,
 	})
-	group.Go(func() error { return cp.releases.run(serving) })
+	group.Go(func() error {
+		cp.releases.run(serving)
+		return nil
+	})
 	group.Go(func() error { return cp.serveTLS(serving, handlers, listener) })
 	if local != nil {
 		group.Go(func() error { return cp.serveLocal(serving, handlers, local) })
@@ -163,6 +168,27 @@ func run(ctx context.Context, server *http.Server, serve func() error) error {
 	}
 	<-ended // http.ErrServerClosed
 	return err
+}
+
+// newIssuer is the issuer of agents' certificates; nil when no authority is
+// configured.
+func newIssuer(c Config) (*issuer.Issuer, error) {
+	if c.CACert == "" {
+		return nil, nil
+	}
+	ca, err := issuer.Load(c.CACert, c.CAKey)
+	if err != nil {
+		return nil, err
+	}
+	log := c.IssuanceLog
+	if log == "" {
+		file, err := databaseFile(c.DB)
+		if err != nil {
+			return nil, err
+		}
+		log = filepath.Join(filepath.Dir(file), "issuances.jsonl")
+	}
+	return issuer.New(issuer.Config{CA: ca, AuditLog: log, Suffix: c.AgentCertSuffix, Validity: c.AgentCertValidity}), nil
 }
 
 func loadPool(file string) (*x509.CertPool, error) {

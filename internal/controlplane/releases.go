@@ -6,19 +6,20 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"path/filepath"
+	"reflect"
 	"sync/atomic"
 	"time"
 
 	"nixfleet/internal/controlplane/core"
 	"nixfleet/internal/controlplane/metrics"
+	"nixfleet/internal/controlplane/source"
 	"nixfleet/internal/trust"
 )
 
 // releases takes signed documents from their sources to the core.
 type releases struct {
-	folders  []string
+	sources  []source.Source
 	interval time.Duration
 	core     *core.Core
 	log      *slog.Logger
@@ -32,12 +33,8 @@ type releases struct {
 	marksFile string
 	marks     trust.Marks
 
-	bad map[string]int // by file: for how many polls it was not good
+	said map[string]string // by source and document: the problem that was last logged
 }
-
-// badAfter is for how many polls a document must be bad before that is said: its
-// signature may be about to be replaced.
-const badAfter = 3
 
 func newReleases(c Config, k *core.Core, m *metrics.Metrics) (*releases, error) {
 	file, err := databaseFile(c.DB)
@@ -45,9 +42,12 @@ func newReleases(c Config, k *core.Core, m *metrics.Metrics) (*releases, error) 
 		return nil, err
 	}
 	r := &releases{
-		folders: c.ReleaseSource, interval: c.SourceInterval, core: k, log: c.Log, metrics: m,
-		trustFile: trust.RootsFile{Path: c.TrustFile}, bad: map[string]int{},
+		interval: c.SourceInterval, core: k, log: c.Log, metrics: m,
+		trustFile: trust.RootsFile{Path: c.TrustFile}, said: map[string]string{},
 		marksFile: filepath.Join(filepath.Dir(file), "marks.json"),
+	}
+	for _, folder := range c.ReleaseSource {
+		r.sources = append(r.sources, source.Directory(folder))
 	}
 	roots, err := r.trustFile.Read()
 	if err != nil {
@@ -72,88 +72,71 @@ func (r *releases) orgRoot() (trust.Slot, bool) {
 	return *slot, true
 }
 
-// run polls until the context ends.
-func (r *releases) run(ctx context.Context) error {
-	for {
-		if err := r.poll(ctx); err != nil && ctx.Err() == nil {
-			r.log.Error("documents not taken", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(r.interval):
-		}
+// run polls every source until the context ends.
+func (r *releases) run(ctx context.Context) {
+	verifiers := make([]*source.Verifier, len(r.sources))
+	for i, s := range r.sources {
+		verifiers[i] = source.NewVerifier(s)
 	}
+	source.Run(ctx, r.interval, 0, nil, func(ctx context.Context) {
+		roots, err := r.trustFile.Read()
+		r.say(r.trustFile.Path, err)
+		r.roots.Store(roots)
+		for i, v := range verifiers {
+			if err := r.poll(ctx, r.sources[i].String(), v); err != nil && ctx.Err() == nil {
+				r.log.Error("documents not taken", "source", r.sources[i].String(), "error", err)
+			}
+		}
+	})
 }
 
-// poll looks at every source once.
-func (r *releases) poll(ctx context.Context) error {
-	roots, err := r.trustFile.Read()
-	r.verdict(r.trustFile.Path, "trust", err)
-	r.roots.Store(roots)
-	for _, folder := range r.folders {
-		docs := r.core.Documents()
-		v := verifier{
-			releases: r, docs: docs, marks: docs.Marks().Higher(r.marks),
-			slot: roots.CIReleaseKey, now: time.Now(),
-		}
-		release := v.folder(folder)
-		if err := r.raise(v.marks, release); err != nil {
+// poll takes what a source has.
+func (r *releases) poll(ctx context.Context, name string, v *source.Verifier) error {
+	docs := r.core.Documents()
+	marks := docs.Marks().Higher(r.marks)
+	found := v.Poll(ctx, r.roots.Load().CIReleaseKey, time.Now(), source.Known{
+		Fleet: docs.Fleet, Revocations: docs.Revocations, Nonces: docs.Nonces,
+		Manifest: docs.ManifestDocument, Plan: docs.Plan, Marks: marks,
+	})
+	r.complain(name, found.Problems)
+	if found.Empty() {
+		return nil
+	}
+	// The marks are durable before the documents that they are of are acted upon.
+	if next := found.Marks(marks); !reflect.DeepEqual(next, r.marks) {
+		if err := next.Save(r.marksFile); err != nil {
 			return err
 		}
-		if err := r.core.Publish(ctx, release); err != nil {
-			return fmt.Errorf("%s: %w", folder, err)
+		r.marks = next
+	}
+	return r.core.Publish(ctx, found)
+}
+
+// complain logs each problem once, and counts those that there are.
+func (r *releases) complain(source string, problems []source.Problem) {
+	for _, p := range problems {
+		reason := trust.Reason(p.Err)
+		if reason == "" {
+			reason = "unreadable"
 		}
+		r.metrics.Problems.WithLabelValues(reason).Inc()
+		r.say(fmt.Sprintf("%s %s", source, p.Document), p.Err)
 	}
-	return nil
 }
 
-// raise makes the marks durable that taking the release sets, before it is taken.
-func (r *releases) raise(marks trust.Marks, release core.Release) error {
-	if release.Empty() {
-		return nil
-	}
-	raised := trust.Marks{Channels: map[string]trust.Mark{}}
-	if release.Fleet != nil {
-		raised.Fleet = release.Fleet.Mark()
-	}
-	if release.Revocations != nil {
-		raised.Revocations = release.Revocations.Mark()
-	}
-	if release.Nonces != nil {
-		raised.Nonces = release.Nonces.Mark()
-	}
-	for _, m := range release.Manifests {
-		raised.Channels[m.Doc().Channel] = raised.Channels[m.Doc().Channel].Higher(m.Mark())
-	}
-	next := marks.Higher(raised)
-	if sameMarks(next, r.marks) {
-		return nil
-	}
-	if err := next.Save(r.marksFile); err != nil {
-		return err
-	}
-	r.marks = next
-	return nil
-}
-
-func sameMarks(a, b trust.Marks) bool {
-	return a.Fleet == b.Fleet && a.Revocations == b.Revocations && a.Nonces == b.Nonces && maps.Equal(a.Channels, b.Channels)
-}
-
-// verdict counts what became of a document, and complains once about one that
-// stays bad.
-func (r *releases) verdict(file, kind string, err error) {
+// say logs what is wrong with something, once as long as it stays that.
+func (r *releases) say(about string, err error) {
 	if err == nil {
-		delete(r.bad, file)
+		delete(r.said, about)
 		return
 	}
 	reason := trust.Reason(err)
-	if reason == "" {
-		reason = "unreadable"
+	what := reason // the error itself tells an age, which grows
+	if what == "" {
+		what = err.Error()
 	}
-	r.metrics.Documents.WithLabelValues(kind, reason).Inc()
-	if r.bad[file]++; r.bad[file] == badAfter {
-		r.log.Warn("document not taken; what was taken before stays", "file", file, "reason", reason, "error", err)
+	if r.said[about] != what {
+		r.said[about] = what
+		r.log.Warn("not taken; what was taken before stays", "document", about, "reason", reason, "error", err)
 	}
 }

@@ -31,8 +31,13 @@ type caller struct {
 	serial      string
 }
 
-// host is whose certificate an agent has.
-func (c caller) host() string { return c.role.Name }
+// host is whose certificate an agent has; "" for others.
+func (c caller) host() string {
+	if c.role.Kind != identity.Agent {
+		return ""
+	}
+	return c.role.Name
+}
 
 // peer is what was found out about a connection's certificate: its chain is
 // verified once, its dates and revocations with every request.
@@ -88,7 +93,7 @@ func (a *API) admit(r *http.Request, who access) (caller, error) {
 	if time.Now().After(c.cert.NotAfter) && who != renewers {
 		return caller{}, wire.Errorf(wire.SlugExpired, "the certificate expired at %s", c.cert.NotAfter.Format(time.RFC3339))
 	}
-	if why := a.Core.Documents().Revoked(c.role.Name, c.fingerprint, c.cert.NotBefore); why != "" {
+	if why := a.Core.Documents().Revoked(c.host(), c.fingerprint, c.cert.NotBefore); why != "" {
 		a.Metrics.SecurityAlerts.WithLabelValues("revoked").Inc()
 		return caller{}, wire.Errorf(wire.SlugRevoked, "%s", why)
 	}

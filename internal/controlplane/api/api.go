@@ -16,7 +16,6 @@ package api
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/x509"
 	"log/slog"
 	"net"
@@ -25,12 +24,13 @@ import (
 	"time"
 
 	"nixfleet/internal/controlplane/core"
+	"nixfleet/internal/controlplane/issuer"
 	"nixfleet/internal/controlplane/metrics"
 	"nixfleet/internal/trust"
 	"nixfleet/internal/wire"
 )
 
-// Options are what an API is made of. All are required.
+// Options are what an API is made of. All but Issuer are required.
 type Options struct {
 	Core    *core.Core
 	Log     *slog.Logger
@@ -42,9 +42,8 @@ type Options struct {
 	// OrgRoot is the key slot that bootstrap tokens are signed by; false when
 	// none is pinned, and then nobody can enrol.
 	OrgRoot func() (trust.Slot, bool)
-	// IssueAgent makes a certificate for a host's key. Nil when there is no
-	// authority here.
-	IssueAgent func(host string, key ed25519.PublicKey, requester string) (*x509.Certificate, error)
+	// Issuer makes certificates. Nil when there is no authority here.
+	Issuer *issuer.Issuer
 
 	// Draining is done when the control plane is about to stop: parked polls end.
 	Draining context.Context

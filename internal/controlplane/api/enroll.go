@@ -109,14 +109,14 @@ func checkDeclared(docs *core.Documents, host string, key ed25519.PublicKey) err
 
 // issue makes a certificate and records it, with the nonce that it burns.
 func (a *API) issue(ctx context.Context, host string, key ed25519.PublicKey, nonce string) (store.Issuance, error) {
-	if a.IssueAgent == nil {
+	if a.Issuer == nil {
 		return store.Issuance{}, wire.Errorf(wire.SlugUnavailable, "no certificate authority is configured here")
 	}
 	why := "renewal"
 	if nonce != "" {
 		why = "token"
 	}
-	cert, err := a.IssueAgent(host, key, why)
+	cert, err := a.Issuer.Agent(host, key, time.Now(), why)
 	if err != nil {
 		return store.Issuance{}, err
 	}

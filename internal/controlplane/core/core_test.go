@@ -12,6 +12,7 @@ import (
 
 	"nixfleet/internal/controlplane/core"
 	"nixfleet/internal/controlplane/fleettest"
+	"nixfleet/internal/controlplane/source"
 	"nixfleet/internal/controlplane/store"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/lifecycle"
@@ -64,7 +65,7 @@ func (w *world) publish(ref string, target fleet.Closure) string {
 	w.t.Helper()
 	id := w.fleet.Publish(ref, target)
 	now := time.Now()
-	var r core.Release
+	var r source.Snapshot
 	r.Fleet = verified(w, "fleet.resolved.json", func(doc, sig []byte) (trust.Verified[fleet.Fleet], error) {
 		return trust.Verify[fleet.Fleet](doc, sig, w.fleet.Slot(), now, 0, trust.Mark{})
 	})

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"nixfleet/internal/controlplane/source"
 	"nixfleet/internal/controlplane/store"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/identity"
@@ -184,23 +185,9 @@ func documentKey(d *store.Document) string {
 	return d.Kind
 }
 
-// Release is what a source brings: documents that were verified against the
-// marks. A nil field brings nothing.
-type Release struct {
-	Fleet       *trust.Verified[fleet.Fleet]
-	Revocations *trust.Verified[fleet.Revocations]
-	Nonces      *trust.Verified[fleet.Nonces]
-	Manifests   []trust.Verified[fleet.Manifest]
-}
-
-// Empty tells whether there is nothing in it.
-func (r Release) Empty() bool {
-	return r.Fleet == nil && r.Revocations == nil && r.Nonces == nil && len(r.Manifests) == 0
-}
-
 // Publish takes the documents that are new. They are logged in the order in
 // which they depend on each other, in one transaction.
-func (c *Core) Publish(ctx context.Context, r Release) error {
+func (c *Core) Publish(ctx context.Context, r source.Snapshot) error {
 	if r.Empty() {
 		return nil
 	}

@@ -14,7 +14,7 @@ import (
 // that a sign of life costs no transaction.
 func (b *batch) heard(host string) *machine {
 	m := b.state.machine(host)
-	m.Seen, m.SeenAt, m.seen = b.state.world.Ready, b.now, true
+	m.Seen, m.SeenAt = b.state.world.Ready, b.now
 	if b.now.Sub(m.written) >= seenEvery {
 		b.state.dirty.machines[host] = true
 	}

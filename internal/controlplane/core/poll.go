@@ -22,7 +22,11 @@ type waiter struct {
 // is ended with no order.
 func (c *Core) Poll(ctx context.Context, host string) (*wire.Order, error) {
 	w := &waiter{order: make(chan *wire.Order, 1)}
-	if err := c.submit(ctx, func(b *batch) { b.after(func() { b.park(host, w) }) }); err != nil {
+	arrive := func(b *batch) {
+		b.heard(host)
+		b.after(func() { b.park(host, w) })
+	}
+	if err := c.submit(ctx, arrive); err != nil {
 		return nil, err
 	}
 	select {

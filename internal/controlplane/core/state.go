@@ -57,7 +57,6 @@ type machine struct {
 	Report  wire.HeartbeatRequest `json:"report"` // merged: a field that was not sent is as it was
 	written time.Time             // when the row was last written
 	offered time.Time             // when an order was last handed out
-	seen    bool                  // in this life of the process
 }
 
 func newState(s store.Store) *state {

@@ -26,7 +26,7 @@ type Metrics struct {
 	Parked         prometheus.Gauge
 	Orders         *prometheus.CounterVec
 	Issued         *prometheus.CounterVec
-	Documents      *prometheus.CounterVec
+	Problems       *prometheus.CounterVec
 	Requests       *prometheus.HistogramVec // seconds
 }
 
@@ -52,8 +52,8 @@ func New() *Metrics {
 			Help: "Orders handed out, by kind; an order that is offered again counts again."}, []string{"kind"}),
 		Issued: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "certificates_issued_total",
 			Help: "Certificates issued, by the reason."}, []string{"for"}),
-		Documents: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "documents_total",
-			Help: "Signed documents looked at, by kind and verdict."}, []string{"kind", "verdict"}),
+		Problems: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "document_problems_total",
+			Help: "Polls in which a published document was not good, by the reason."}, []string{"reason"}),
 		Requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Name: "request_seconds",
 			Help: "Requests by route and status; dispatch polls are as long as they are parked.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"route", "code"}),
 	}
@@ -61,7 +61,7 @@ func New() *Metrics {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		m.Commit, m.BatchRecords, m.CommitFailures, m.Plan, m.Events, m.SecurityAlerts,
-		m.Parked, m.Orders, m.Issued, m.Documents, m.Requests,
+		m.Parked, m.Orders, m.Issued, m.Problems, m.Requests,
 	)
 	return m
 }
