@@ -76,24 +76,26 @@ func (s *slots) take(host int32) {
 	}
 }
 
-// full is the plan's first budget without a slot for the host, or "". A host that
-// holds a slot in another rollout already needs no second one.
+// full is the plan's first budget without a slot for the host, or ""; without a
+// plan, the first of all. A host that holds a slot in another rollout already
+// needs no second one.
 func (s *slots) full(p *plan, host int32) string {
 	for _, b := range s.index.naming[host] {
 		others := s.used[b]
 		if s.held[host] {
 			others--
 		}
-		if p.own[b] && others >= s.index.budgets[b].limit {
+		if (p == nil || p.own[b]) && others >= s.index.budgets[b].limit {
 			return s.index.budgets[b].name
 		}
 	}
 	return ""
 }
 
-// hasSlot tells whether the budgets leave a slot for the host.
+// hasSlot tells whether the budgets leave a slot for the host. In a rollout that
+// was superseded those of the newest ones count, all that name it.
 func (w *World) hasSlot(r *Rollout, host string) bool {
 	x := w.indexed()
-	p, id := x.plans[r.ID], x.hosts[host]
-	return p == nil || w.slots(x).full(p, id) == ""
+	id, named := x.hosts[host]
+	return !named || w.slots(x).full(x.plans[r.ID], id) == ""
 }
