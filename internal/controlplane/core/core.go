@@ -76,6 +76,7 @@ type Core struct {
 	planCost time.Duration
 	planDue  bool // something happened that a plan may matter for
 	ticked   time.Time
+	offered  time.Time // when all who wait were last offered their orders again
 }
 
 // Health is what the core last knew about itself.
@@ -150,6 +151,7 @@ func (c *Core) Run(ctx context.Context) {
 			timer.Reset(wait)
 		} else {
 			c.plan(work)
+			c.reofferAll()
 			timer.Reset(c.untilPlan())
 		}
 	}

@@ -99,8 +99,12 @@ func (c *Core) reoffer(host string) bool {
 	return false
 }
 
-// reofferAll does it for everybody who waits.
+// reofferAll does it for everybody who waits, now and then.
 func (c *Core) reofferAll() {
+	if time.Since(c.offered) < reofferEvery {
+		return
+	}
+	c.offered = time.Now()
 	for host := range c.waiters {
 		c.reoffer(host)
 	}
