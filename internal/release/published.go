@@ -15,11 +15,12 @@ import (
 
 // published is what a folder holds already.
 type published struct {
-	signedAt            time.Time // of the newest document
-	fleet, fleetSig     []byte    // nil: none
-	revocations, nonces []byte    // nil: none
-	manifests           map[string]publishedManifest
-	attempts            map[string]int // the highest, by first attempt's id
+	signedAt                  time.Time // of the newest document
+	fleet, fleetSig           []byte    // nil: none
+	revocations, nonces       []byte    // nil: none
+	revocationsSig, noncesSig []byte
+	manifests                 map[string]publishedManifest
+	attempts                  map[string]int // the highest, by first attempt's id
 }
 
 type publishedManifest struct {
@@ -34,10 +35,10 @@ func readPublished(folder string) (published, error) {
 	if p.fleet, p.fleetSig, err = p.read(filepath.Join(folder, FleetName)); err != nil {
 		return p, err
 	}
-	if p.revocations, _, err = p.read(filepath.Join(folder, RevocationsName)); err != nil {
+	if p.revocations, p.revocationsSig, err = p.read(filepath.Join(folder, RevocationsName)); err != nil {
 		return p, err
 	}
-	if p.nonces, _, err = p.read(filepath.Join(folder, NoncesName)); err != nil {
+	if p.nonces, p.noncesSig, err = p.read(filepath.Join(folder, NoncesName)); err != nil {
 		return p, err
 	}
 	entries, err := os.ReadDir(filepath.Join(folder, rolloutsDir))

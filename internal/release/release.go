@@ -101,7 +101,7 @@ func (p Publisher) Release(ctx context.Context, r Request) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if err := d.draftLists(); err != nil {
+	if err := d.draftLists(p.Slot); err != nil {
 		return Result{}, err
 	}
 	pairs, err := p.sign(ctx, d)
@@ -225,14 +225,18 @@ func (d *drafting) refs(f *fleet.Fleet) (map[string]string, error) {
 }
 
 // again drafts from what is published. What is signed a second time must have
-// been signed by us a first time.
+// been signed by us a first time; how long ago does not matter, or a release that
+// went stale could never be made fresh.
 func (d *drafting) again(slot trust.Slot) error {
 	if d.old.fleet == nil {
 		return errors.New("nothing is published here that could be signed again; release a fleet first")
 	}
-	f, err := trust.Verify[fleet.Fleet](d.old.fleet, d.old.fleetSig, slot, d.Now, forever, trust.Mark{})
-	if err != nil {
+	if err := trust.CheckSignature(d.old.fleet, d.old.fleetSig, slot, d.Now); err != nil {
 		return fmt.Errorf("published %s does not verify, so it is not signed again: %w", FleetName, err)
+	}
+	published, err := trust.Canonical(d.old.fleet)
+	if err != nil {
+		return err
 	}
 	if d.fleet, err = trust.Restamp(d.old.fleet, d.meta, ""); err != nil {
 		return err
@@ -240,14 +244,16 @@ func (d *drafting) again(slot trust.Slot) error {
 	d.fleetHash = trust.Sum(d.fleet)
 	left := slices.Clone(d.Again)
 	for id, pair := range d.old.manifests {
-		if pair.fleetHash != f.Hash() {
+		if pair.fleetHash != trust.Sum(published) {
 			continue // of an earlier release
 		}
-		v, err := trust.VerifyManifest(pair.doc, pair.sig, slot, d.Now, forever, trust.Mark{}, trust.Expect{RolloutID: id, Fleet: &f})
-		if err != nil {
+		if err := trust.CheckSignature(pair.doc, pair.sig, slot, d.Now); err != nil {
 			return fmt.Errorf("published manifest of %s does not verify, so it is not signed again: %w", id, err)
 		}
-		m, doc := v.Doc(), pair.doc
+		m, doc := &fleet.Manifest{}, pair.doc
+		if err := json.Unmarshal(doc, m); err != nil {
+			return fmt.Errorf("published manifest of %s: %w", id, err)
+		}
 		if i := slices.Index(left, m.Channel); i >= 0 {
 			left = slices.Delete(left, i, i+1)
 			if doc, id, err = nextAttempt(doc, m, d.old.attempt(m.Channel, m.ChannelRef)+1); err != nil {
@@ -316,17 +322,21 @@ type list struct {
 	verify func(doc, sig []byte, slot trust.Slot, now time.Time) error
 }
 
-// draftLists drafts revocations and nonces.
-func (d *drafting) draftLists() error {
+// draftLists drafts revocations and nonces; those that are published only if they
+// were signed by us.
+func (d *drafting) draftLists(slot trust.Slot) error {
 	for _, l := range []struct {
 		list
-		given, old []byte
+		given, old, oldSig []byte
 	}{
-		{list{name: RevocationsName, verify: verifyList[fleet.Revocations]}, d.Revocations, d.old.revocations},
-		{list{name: NoncesName, verify: verifyList[fleet.Nonces]}, d.Nonces, d.old.nonces},
+		{list{name: RevocationsName, verify: verifyList[fleet.Revocations]}, d.Revocations, d.old.revocations, d.old.revocationsSig},
+		{list{name: NoncesName, verify: verifyList[fleet.Nonces]}, d.Nonces, d.old.nonces, d.old.noncesSig},
 	} {
 		doc := l.given
-		if doc == nil {
+		if doc == nil && l.old != nil {
+			if err := trust.CheckSignature(l.old, l.oldSig, slot, d.Now); err != nil {
+				return fmt.Errorf("published %s does not verify, so it is not signed again: %w", l.name, err)
+			}
 			doc = l.old
 		}
 		if doc == nil {
@@ -356,12 +366,6 @@ func (d *drafting) result() Result {
 		r.Rollouts = append(r.Rollouts, Rollout{ID: m.id, PlanHash: m.planHash, Hosts: m.hosts, New: !known})
 	}
 	return r
-}
-
-// document is one to be signed.
-type document struct {
-	name  string
-	canon []byte
 }
 
 // sign signs and checks every document, and returns them in the order in which
@@ -406,6 +410,5 @@ func (p Publisher) sign(ctx context.Context, d *drafting) ([]pair, error) {
 	return append(pairs, last), nil
 }
 
-// forever is the window in which what was signed before may be signed again, and
-// what was signed this moment is checked.
+// forever is the window in which what was signed this moment is checked.
 const forever = time.Duration(math.MaxInt64)

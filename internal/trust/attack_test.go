@@ -422,8 +422,8 @@ func (o *owner) fleetDocument(signedAt time.Time) trust.Verified[fleet.Fleet] {
 	return v
 }
 
-// A fleet document is as fresh as the widest of its windows allows, or as the
-// caller says.
+// A fleet document is as fresh as the widest of its windows allows. What the
+// caller says narrows that, and never widens it.
 func TestAttackFrozenFleetDocument(t *testing.T) {
 	o := newOwner(t)
 	f := o.fleetDocument(noon)
@@ -435,7 +435,20 @@ func TestAttackFrozenFleetDocument(t *testing.T) {
 		t.Error(err)
 	}
 	wantRefusal(t, verify(9*time.Hour, 0), trust.ErrStale)
+	wantRefusal(t, verify(9*time.Hour, 1000*time.Hour), trust.ErrStale)
 	wantRefusal(t, verify(2*time.Hour, time.Hour), trust.ErrStale)
+}
+
+// A producer may sign its own documents again when they have long been stale,
+// and only its own.
+func TestCheckSignatureKnowsTheProducersOwn(t *testing.T) {
+	o, stranger := newOwner(t), newOwner(t)
+	p := o.manifest(noon.Add(-1000*time.Hour), nil)
+	if err := trust.CheckSignature(p.doc, p.sig, o.slot, noon); err != nil {
+		t.Error(err)
+	}
+	wantRefusal(t, trust.CheckSignature(p.doc, p.sig, stranger.slot, noon), trust.ErrBadSignature)
+	wantRefusal(t, trust.CheckSignature([]byte(`[]`), p.sig, o.slot, noon), trust.ErrMalformed)
 }
 
 // An older document is still fresh and well signed; the host has had a newer.

@@ -52,10 +52,7 @@ func manifestWindow(m *fleet.Manifest, f *Verified[fleet.Fleet], given time.Dura
 	if own == 0 && f != nil {
 		own = f.doc.Channels[m.Channel].Window()
 	}
-	if own == 0 || given > 0 && given < own {
-		return given
-	}
-	return own
+	return narrowed(own, given)
 }
 
 // finish ties the manifest to the fleet document that it was published with,

@@ -20,15 +20,16 @@ type Document interface {
 }
 
 // Verify checks a document at one point of time. The window is how old it may
-// be; for a fleet document 0 means the widest window of its channels. The mark
-// is that of the newest document of its kind which was accepted before.
+// be. A fleet document says that itself, by the widest window of its channels,
+// and the window given, unless it is 0, narrows it. The mark is that of the
+// newest document of its kind which was accepted before.
 func Verify[T Document](doc, sig []byte, slot Slot, now time.Time, window time.Duration, mark Mark) (Verified[T], error) {
 	v, err := open[T](doc, sig, slot, now)
 	if err != nil {
 		return Verified[T]{}, err
 	}
-	if f, ok := any(v.doc).(*fleet.Fleet); ok && window == 0 {
-		window = f.Window()
+	if f, ok := any(v.doc).(*fleet.Fleet); ok {
+		window = narrowed(f.Window(), window)
 	}
 	if err := checkDates(v.signedAt, slot, now, window); err != nil {
 		return Verified[T]{}, err
@@ -39,18 +40,43 @@ func Verify[T Document](doc, sig []byte, slot Slot, now time.Time, window time.D
 	return v, nil
 }
 
-// open takes a document as far as its contents may be believed: form, signature,
-// schema, and that it has a date.
-func open[T any](doc, sig []byte, slot Slot, now time.Time) (Verified[T], error) {
-	canonical, err := canonicalDocument(doc)
-	if err != nil {
-		return Verified[T]{}, err
+// narrowed is the window that was signed, or a shorter one that was given. Where
+// none was signed, it is the one given.
+func narrowed(signed, given time.Duration) time.Duration {
+	if signed == 0 || given > 0 && given < signed {
+		return given
 	}
-	key, ok := slot.Verify(canonical, sig, now)
+	return signed
+}
+
+// CheckSignature tells whether a key that is valid now signed the document, and
+// nothing else: neither how old it is nor what it says. It is for producers who
+// sign again what is theirs; nobody acts on a document for this.
+func CheckSignature(doc, sig []byte, slot Slot, now time.Time) error {
+	_, _, err := checkSignature(doc, sig, slot, now)
+	return err
+}
+
+func checkSignature(doc, sig []byte, slot Slot, now time.Time) (canonical []byte, by Key, err error) {
+	canonical, err = canonicalDocument(doc)
+	if err != nil {
+		return nil, Key{}, err
+	}
+	by, ok := slot.Verify(canonical, sig, now)
 	if !ok {
 		e := refuse(ErrBadSignature, "none of the %d keys that are valid at %s made it", len(slot.ValidAt(now)), stamp(now))
 		e.Now = now
-		return Verified[T]{}, e
+		return nil, Key{}, e
+	}
+	return canonical, by, nil
+}
+
+// open takes a document as far as its contents may be believed: form, signature,
+// schema, and that it has a date.
+func open[T any](doc, sig []byte, slot Slot, now time.Time) (Verified[T], error) {
+	canonical, key, err := checkSignature(doc, sig, slot, now)
+	if err != nil {
+		return Verified[T]{}, err
 	}
 	v, err := decode[T](doc, canonical)
 	if err != nil {
