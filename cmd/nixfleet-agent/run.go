@@ -46,15 +46,15 @@ type runCmd struct {
 	DeferOn            []component `default:"dbus,systemd,kernel" placeholder:"LIST" help:"Components that may not be swapped live."`
 	MinFreeNix         byteSize    `default:"1GiB" placeholder:"SIZE" help:"Free space that must be left on /nix before a switch."`
 	MinFreeBoot        byteSize    `default:"64MiB" placeholder:"SIZE" help:"The same of the boot file system."`
-	CacheURL           []cacheURL  `name:"cache-url" sep:"none" placeholder:"URL" help:"Binary cache, most wanted first; nix.conf's substituters when unset. Repeatable."`
-	ConfirmURL         []httpsURL  `name:"confirm-url" sep:"none" placeholder:"URL" help:"Further uplink that confirms a new system. Repeatable."`
+	CacheURL           []cacheURL  `name:"cache-url" sep:"," placeholder:"URL" help:"Binary cache, most wanted first; nix.conf's substituters when unset. Repeatable."`
+	ConfirmURL         []httpsURL  `name:"confirm-url" sep:"," placeholder:"URL" help:"Further uplink that confirms a new system. Repeatable."`
 	Socket             string      `default:"/run/nixfleet-agent/agent.sock" placeholder:"FILE" help:"Local status and control; empty for none."`
 	MetricsListen      string      `placeholder:"ADDRESS" help:"Serve Prometheus metrics here; :port is on loopback."`
 	Prefetch           bool        `help:"Fetch a fresh manifest's closure before its order."`
 	OutboxMax          byteSize    `default:"64MiB" placeholder:"SIZE" help:"Beyond this much unsent, only transitions are committed."`
 	LogFormat          string      `default:"auto" enum:"auto,json,text" placeholder:"FORMAT" help:"${enum}."`
 	LogLevel           level       `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error."`
-	HostBackend        backend     `default:"auto" placeholder:"KIND" help:"auto, nixos, darwin, or dirhost:<dir> (a machine that lives in a directory)."`
+	HostBackend        kind        `default:"auto" placeholder:"KIND" help:"auto, nixos, darwin, or dirhost:<dir> (a machine that lives in a directory)."`
 }
 
 func (c *runCmd) Run(e *env) error {

@@ -140,16 +140,16 @@ func (a *address) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// backend is which kind of machine this is.
-type backend string
+// kind is which kind of machine this is.
+type kind string
 
-func (b *backend) UnmarshalText(text []byte) error {
+func (k *kind) UnmarshalText(text []byte) error {
 	s := string(text)
 	dir, isDir := strings.CutPrefix(s, "dirhost:")
 	if !slices.Contains([]string{"auto", "nixos", "darwin"}, s) && (!isDir || dir == "") {
 		return fmt.Errorf("%q is not allowed: want auto, nixos, darwin or dirhost:<dir>", text)
 	}
-	*b = backend(s)
+	*k = kind(s)
 	return nil
 }
 

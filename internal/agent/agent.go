@@ -68,6 +68,7 @@ type Agent struct {
 	pollNow     *broadcast          // somebody wants to hear from the control plane now
 	waits       waits
 	panics      atomic.Int64
+	skewed      atomic.Bool // the clock is far from the control plane's
 	refused     atomic.Pointer[refusal]
 	progress    atomic.Pointer[host.FetchProgress]
 	scheduler   atomic.Pointer[probe.Scheduler]

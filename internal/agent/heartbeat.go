@@ -36,6 +36,7 @@ func (a *Agent) beat(ctx context.Context) error {
 		}
 		backoff.Reset()
 		a.uplinkWell("heartbeat")
+		a.watchClock()
 		said = full
 		n++
 		if err := a.heard(ctx, answer); err != nil {
@@ -52,6 +53,16 @@ func (a *Agent) beat(ctx context.Context) error {
 		a.pause(ctx, time.Duration((0.9+0.2*rand.Float64())*float64(every)))
 	}
 	return nil
+}
+
+// watchClock logs when the clock begins to be far from the control plane's, and
+// when that ends. Nothing is set by it, and nothing decided.
+func (a *Agent) watchClock() {
+	offset := a.uplink.ClockOffset()
+	skewed := a.cfg.MaxClockSkew > 0 && offset.Abs() > a.cfg.MaxClockSkew
+	if a.skewed.Swap(skewed) != skewed {
+		a.log.Warn("the clock and the control plane's", "offset", offset.String(), "limit", a.cfg.MaxClockSkew.String(), "beyond", skewed)
+	}
 }
 
 // heartbeat is all that the host says about itself.

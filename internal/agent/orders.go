@@ -93,6 +93,7 @@ func (a *Agent) follow(ctx context.Context, o wire.Order, rejects map[string]int
 	if !errors.As(err, &refused) {
 		if err == nil {
 			delete(rejects, o.RolloutID)
+			a.refused.Store(nil)
 		}
 		return err
 	}

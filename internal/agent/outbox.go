@@ -320,6 +320,23 @@ func (t *turn) beginNewChain(rollout string, expected int64) error {
 	return t.event(rollout, observed(*t.next.facts))
 }
 
+// eventSize is what an event takes in the outbox, about.
+const eventSize = 1 << 10
+
+// outboxFull tells whether only what decides about a rollout is committed, and
+// tells the control plane once that this is so.
+func (t *turn) outboxFull() (bool, error) {
+	full := t.r.cfg.OutboxMax > 0 && int64(t.next.outboxDepth())*eventSize > t.r.cfg.OutboxMax
+	if full == t.next.self.OutboxFull {
+		return full, nil
+	}
+	t.updateSelf(func(s *journal.Self) { s.OutboxFull = full })
+	if !full {
+		return false, nil
+	}
+	return true, t.notice(lifecycle.Notice{Code: lifecycle.NoticeOutboxFull, Detail: "changes of probes are not kept until events can be sent again"})
+}
+
 // trim drops what the control plane has and will not ask for again: it may ask
 // for the events of the newest two rollouts.
 func (t *turn) trim() {

@@ -2,10 +2,13 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
+	"nixfleet/internal/agent/activation"
 	"nixfleet/internal/agent/probe"
 	"nixfleet/internal/lifecycle"
 )
@@ -19,6 +22,9 @@ const afterConvergence = 10 * time.Minute
 func (a *Agent) probe(ctx context.Context, e *entry) error {
 	rollout, epoch := e.Host.Rollout, e.Host.CompletedActive
 	topology := probe.Load(a.cfg.HealthChecksFile, a.cfg.Probes)
+	if gate := e.Host.Policy.HealthGate.SystemdFailedUnits; gate != nil {
+		topology = topology.With(a.failedUnitsProbe(ctx, rollout, gate.Max))
+	}
 	declared := lifecycle.ProbeTopologyDeclared{Probes: topology.Declared()}
 	if !isDeclared(e.Host, declared) {
 		if err := a.commit(ctx, rollout, declared); err != nil {
@@ -33,6 +39,32 @@ func (a *Agent) probe(ctx context.Context, e *entry) error {
 	a.scheduler.Store(scheduler)
 	scheduler.Run(ctx)
 	return ctx.Err()
+}
+
+// failedUnitsProbe is the probe that the manifest's health gate asks for: no more
+// units failed than before the switch, and max.
+func (a *Agent) failedUnitsProbe(ctx context.Context, rollout string, tolerated int) probe.Probe {
+	var before []string
+	if mark, err := a.Recall(ctx, rollout, activation.StepSwitch); err == nil && mark.BootID != "" {
+		before = mark.Before.Failed
+	} else if units, err := a.machine.Units(ctx); err == nil {
+		before = units.Failed // nothing was switched
+	}
+	return probe.Probe{
+		Name: probe.FailedUnitsProbe, Kind: probe.KindUnit, Mode: lifecycle.Enforce,
+		Interval: 30 * time.Second, Timeout: 10 * time.Second,
+		Check: func(ctx context.Context) probe.Verdict {
+			units, err := a.machine.Units(ctx)
+			if err != nil {
+				return probe.Verdict{Status: lifecycle.Fail, Reason: "the units cannot be looked at: " + err.Error()}
+			}
+			failed := slices.DeleteFunc(units.Failed, func(unit string) bool { return slices.Contains(before, unit) })
+			if len(failed) > tolerated {
+				return probe.Verdict{Status: lifecycle.Fail, Reason: fmt.Sprintf("newly failed, of %d tolerated: %s", tolerated, strings.Join(failed, " "))}
+			}
+			return probe.Verdict{Status: lifecycle.Pass}
+		},
+	}
 }
 
 // isDeclared tells whether the state has exactly these probes.
@@ -54,6 +86,9 @@ func (t *turn) probed(rollout string, epoch int64, r probe.Result) error {
 		return nil
 	}
 	if e.Host.State == lifecycle.Converged {
+		if full, err := t.outboxFull(); full || err != nil {
+			return err // nothing depends on it any more
+		}
 		last, committed := e.Probed[r.Name]
 		if now := e.active(t.now); committed && now-last < int64(afterConvergence/time.Second) {
 			return nil // the next result will be another chance

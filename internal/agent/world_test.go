@@ -55,7 +55,6 @@ type world struct {
 	cp      *controlPlane
 	cache   *hosttest.Cache
 	ci      trust.Signer
-	roots   trust.Roots
 	hostKey ed25519.PrivateKey
 	machine string // the machine's folder
 	runner  *dirhost.Functions
@@ -82,6 +81,7 @@ type program func(ctx context.Context, w *world, c fleet.Closure, action string)
 // machine's first system, is made before virtual time begins.
 func story(t *testing.T, tell func(w *world)) {
 	t.Helper()
+	t.Parallel()
 	cache := hosttest.NewCache(t)
 	w := &world{
 		cache: cache, dir: t.TempDir(),
@@ -148,10 +148,10 @@ func (w *world) build() {
 	block, err := ssh.MarshalPrivateKey(w.hostKey, "")
 	w.must(err)
 	w.write("host_key", pem.EncodeToMemory(block))
-	w.write("health.json", []byte(`{"app": {"kind": "exec", "command": ["/app"], "intervalSeconds": 5}}`))
+	w.write("health.json", []byte(`{"app": {"kind": "exec", "command": ["/app"], "intervalSeconds": 30}}`))
 	w.writeRoots(w.ci.Public(), string(caPEM))
 	w.must(os.MkdirAll(w.path("state"), 0o700))
-	w.write("state/agent-cert.pem", identity.EncodeCertificate(issueAgent(w.t, ca, w.hostKey.Public().(ed25519.PublicKey), identity.DefaultValidity)))
+	w.write("state/agent-cert.pem", identity.EncodeCertificate(issueAgent(w.t, ca, w.hostPublic(), identity.DefaultValidity)))
 }
 
 func (w *world) writeRoots(ci trust.Key, caPEM string) {
@@ -397,7 +397,7 @@ func (w *world) mirror(rollout string) lifecycle.Host {
 	return h
 }
 
-// until waits, at most two virtual days, for a rollout to be in a state.
+// until waits, at most three virtual hours, for a rollout to be in a state.
 func (w *world) until(rollout string, s lifecycle.State) lifecycle.Host {
 	w.t.Helper()
 	var h lifecycle.Host
@@ -410,7 +410,7 @@ func (w *world) until(rollout string, s lifecycle.State) lifecycle.Host {
 
 func (w *world) eventually(what string, is func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(48 * time.Hour); ; time.Sleep(500 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Hour); ; time.Sleep(500 * time.Millisecond) {
 		synctest.Wait()
 		if is() {
 			return
@@ -453,7 +453,7 @@ func (w *world) runsAndBoots(runs, boots fleet.Closure) {
 // journal has nothing that was not sent.
 func (w *world) checkEvidence() {
 	w.t.Helper()
-	_, err := evidence.VerifyChain(evidence.Chain{Hostname: host1, Key: w.hostKey.Public().(ed25519.PublicKey), Records: w.ordered()})
+	_, err := evidence.VerifyChain(evidence.Chain{Hostname: host1, Key: w.hostPublic(), Records: w.ordered()})
 	if err != nil {
 		w.t.Errorf("evidence: %v", err)
 	}
@@ -474,7 +474,7 @@ func (w *world) ordered() []wire.Envelope {
 		}
 		all = append(all, e)
 		var err error
-		if prev, err = evidence.Verify(e, w.hostKey.Public().(ed25519.PublicKey)); err != nil {
+		if prev, err = evidence.Verify(e, w.hostPublic()); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -494,3 +494,5 @@ func (w *world) journal(fn func(*journal.Tx)) {
 }
 
 func (w *world) logText() string { return w.logged.String() }
+
+func (w *world) hostPublic() ed25519.PublicKey { return w.hostKey.Public().(ed25519.PublicKey) }

@@ -25,6 +25,9 @@ type Self struct {
 	Marks      trust.Marks  `json:"marks,omitzero"`
 	Quarantine []Quarantine `json:"quarantine,omitempty"`
 
+	// OutboxFull: changes that decide nothing are not committed for now.
+	OutboxFull bool `json:"outboxFull,omitempty"`
+
 	// Notices wait for a rollout to be sent in.
 	Notices []lifecycle.Notice `json:"notices,omitempty"`
 }
