@@ -125,8 +125,8 @@ func (f *Fleet) StartControlPlane() {
 		"--release-source", f.Folder.Release(),
 		"--trust-file", f.Folder.Trust(),
 		"--tls-cert", f.Folder.ServerCert(), "--tls-key", f.Folder.ServerKey(),
-		"--ca-cert", f.Folder.CACert(), "--ca-key", f.Folder.CAKey(),
-		"--heartbeat", "2s")
+		"--client-ca", f.Folder.CACert(), "--ca-cert", f.Folder.CACert(), "--ca-key", f.Folder.CAKey(),
+		"--heartbeat", "2s", "--source-interval", "1s")
 	f.plane.Stdout, f.plane.Stderr = log, log
 	if err := f.plane.Start(); err != nil {
 		f.lab.T.Fatal(err)

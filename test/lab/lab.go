@@ -45,17 +45,17 @@ func (l *Lab) Host(ctx context.Context, name string, prepare func(root string) e
 		l.T.Fatal(err)
 	}
 	l.T.Cleanup(func() {
+		if l.T.Failed() {
+			h.agentLog(l.T)
+		}
 		if err := h.PowerOff(); err != nil {
 			l.T.Error(err)
 		}
 		_ = unix.Unmount(h.Root(), unix.MNT_DETACH) // a host that never started is still mounted
 		_ = run("ip", "netns", "del", "lab-"+name)
-		if l.T.Failed() {
-			l.T.Logf("console of %s:", name)
-			_ = h.Log(l.T.Output())
-		}
 	})
 	if err := h.PowerOn(ctx, prepare); err != nil {
+		_ = h.Log(l.T.Output())
 		l.T.Fatal(err)
 	}
 	return h
@@ -155,5 +155,12 @@ func (h *Host) install(ctx context.Context, t testing.TB, cache *Cache, system s
 		if _, err := h.Exec(ctx, argv...); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// agentLog shows what the agent of a running host has logged.
+func (h *Host) agentLog(t testing.TB) {
+	if log, err := h.Exec(context.Background(), "journalctl", "--quiet", "-u", agentUnitName, "-o", "cat", "-n", "200"); err == nil {
+		t.Logf("agent of %s:\n%s", h.Name, log)
 	}
 }
