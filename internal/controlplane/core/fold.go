@@ -117,33 +117,41 @@ func (s *state) applyAction(logID int64, raw []byte) error {
 	if err := json.Unmarshal(raw, &a); err != nil {
 		return fmt.Errorf("action: %w", err)
 	}
-	before := map[string]string{} // superseding reaches the rollout that was the newest
-	if opened, ok := a.Body.(rollout.Opened); ok {
-		for _, n := range opened.Rollouts {
-			if ch := s.world.Channels[n.Channel]; ch != nil {
-				before[n.Channel] = ch.Newest
-			}
-		}
-	}
+	whole := s.reaches(a.Body, subjectOf(raw))
 	if err := rollout.Apply(s.world, a); err != nil {
 		return err
 	}
 	s.dirty.world = true
-	about := subjectOf(raw)
+	for _, id := range whole { // again: its hosts may be there only now
+		s.dirty.wholeRollout(s.world, id)
+	}
 	switch body := a.Body.(type) {
 	case rollout.Opened:
 		for _, n := range body.Rollouts {
-			s.dirty.wholeRollout(s.world, n.ID)
-			s.dirty.wholeRollout(s.world, before[n.Channel])
 			if err := s.adopt(n.ID, logID); err != nil {
 				return err
 			}
 		}
 		s.docsChanged = true
-	case rollout.Refreshed, rollout.Accepted, rollout.RolledBack:
-		s.dirty.wholeRollout(s.world, about.Rollout)
 	case rollout.Removed:
 		s.forget(body.Rollout)
+	}
+	return nil
+}
+
+// reaches marks what an action will change, and returns the rollouts of which it
+// may change any host.
+func (s *state) reaches(body rollout.Body, about subject) (whole []string) {
+	switch body := body.(type) {
+	case rollout.Opened:
+		for _, n := range body.Rollouts {
+			whole = append(whole, n.ID)
+			if ch := s.world.Channels[n.Channel]; ch != nil {
+				whole = append(whole, ch.Newest) // it is superseded
+			}
+		}
+	case rollout.Refreshed, rollout.Accepted, rollout.RolledBack, rollout.Removed:
+		whole = append(whole, about.Rollout)
 	default:
 		if about.Rollout != "" {
 			s.dirty.rollouts[about.Rollout] = true
@@ -152,7 +160,10 @@ func (s *state) applyAction(logID int64, raw []byte) error {
 			s.dirty.hosts[track{about.Rollout, about.Host}] = true
 		}
 	}
-	return nil
+	for _, id := range whole {
+		s.dirty.wholeRollout(s.world, id)
+	}
+	return whole
 }
 
 // subject is what an action is about, as its JSON says it.
@@ -214,9 +225,11 @@ func readStored(e store.Event) (event, error) {
 
 // forget drops what belonged to a pruned rollout.
 func (s *state) forget(id string) {
-	s.dirty.gone[id] = true
-	for _, rollouts := range s.tracks {
-		delete(rollouts, id)
+	for host, rollouts := range s.tracks {
+		if rollouts[id] != nil {
+			delete(rollouts, id)
+			s.dirty.tracks[track{id, host}] = true
+		}
 	}
 	delete(s.manifests, id)
 	delete(s.served, manifestKey(id))

@@ -35,11 +35,11 @@ type worldRow struct {
 	LastOpening int64                       `json:"lastOpening"`
 }
 
-// dirty is what was changed since the checkpoint.
+// dirty is what was changed since the checkpoint. What is marked and not there
+// any more is deleted.
 type dirty struct {
 	world    bool
 	rollouts map[string]bool
-	gone     map[string]bool // pruned rollouts
 	hosts    map[track]bool
 	tracks   map[track]bool
 	machines map[string]bool
@@ -47,8 +47,8 @@ type dirty struct {
 
 func newDirty() dirty {
 	return dirty{
-		rollouts: map[string]bool{}, gone: map[string]bool{},
-		hosts: map[track]bool{}, tracks: map[track]bool{}, machines: map[string]bool{},
+		rollouts: map[string]bool{}, hosts: map[track]bool{},
+		tracks: map[track]bool{}, machines: map[string]bool{},
 	}
 }
 
@@ -72,22 +72,25 @@ func (s *state) changed() ([]store.Row, error) {
 	if d.world {
 		w.put(rowWorld, "", "", s.worldRow())
 	}
-	for id := range d.gone {
-		w.rows = append(w.rows, store.Row{Table: rowRollout, Key: id})
-	}
 	for id := range d.rollouts {
 		if r := s.world.Rollouts[id]; r != nil {
 			w.put(rowRollout, id, "", r)
+		} else {
+			w.drop(rowRollout, id, "")
 		}
 	}
 	for t := range d.hosts {
 		if h := s.row(t); h != nil {
 			w.put(rowHost, t.rollout, t.host, hostRow(h))
+		} else {
+			w.drop(rowHost, t.rollout, t.host)
 		}
 	}
 	for t := range d.tracks {
 		if tr := s.known(t); tr != nil {
 			w.put(rowTrack, t.rollout, t.host, tr)
+		} else {
+			w.drop(rowTrack, t.rollout, t.host)
 		}
 	}
 	now := time.Now()
@@ -122,6 +125,10 @@ func (w *rowWriter) put(table, key, sub string, value any) {
 		w.err = fmt.Errorf("encode row %s %s %s: %w", table, key, sub, err)
 	}
 	w.rows = append(w.rows, store.Row{Table: table, Key: key, Sub: sub, Body: body})
+}
+
+func (w *rowWriter) drop(table, key, sub string) {
+	w.rows = append(w.rows, store.Row{Table: table, Key: key, Sub: sub})
 }
 
 // load reads the state from the checkpoint, the documents and the issuances.
