@@ -33,7 +33,7 @@ const (
 type releaseSpec struct {
 	policy   string
 	soakSecs int
-	system
+	build    build
 }
 
 // act is one thing that the demo shows. Play makes it happen and returns the
@@ -49,7 +49,7 @@ type act struct {
 
 // acts are the demo's acts, in their order.
 func acts() []act {
-	good := system{status: http.StatusOK}
+	good := serving(http.StatusOK, 0)
 	return []act{
 		{
 			name:  "converge",
@@ -74,7 +74,7 @@ func acts() []act {
 			title: "release 3 is broken, its service answers 500: the canary goes back by itself",
 			look:  "host-1 fails its probe for 3 s and returns to release 2; the rollout halts; nobody else is touched",
 			play: func(ctx context.Context, w *world) (string, error) {
-				return w.rollOut(ctx, releaseSpec{canaryFirst, soakSecs, system{status: http.StatusInternalServerError}}, nil)
+				return w.rollOut(ctx, releaseSpec{canaryFirst, soakSecs, serving(http.StatusInternalServerError, 0)}, nil)
 			},
 			holds: canaryReverted,
 		},
@@ -83,7 +83,7 @@ func acts() []act {
 			title: "release 4: agents are killed in the middle of their switches, the control plane between two waves",
 			look:  "everything comes back, goes on where it was, and nothing that was reported is lost",
 			play: func(ctx context.Context, w *world) (string, error) {
-				return w.rollOut(ctx, releaseSpec{canaryFirst, soakSecs, system{status: http.StatusOK, switchSecs: switchSecs}}, (*world).killAll)
+				return w.rollOut(ctx, releaseSpec{canaryFirst, soakSecs, serving(http.StatusOK, switchSecs)}, (*world).killAll)
 			},
 			holds: survivedKills,
 		},

@@ -137,9 +137,9 @@ func (w *world) perform(ctx context.Context, c Config) (Report, error) {
 	if list == nil {
 		list = acts()
 	}
-	report := Report{OK: true, Acts: []ActReport{}}
+	report := Report{OK: true, Acts: []ActReport{}, Hosts: []HostReport{}}
 	for _, a := range list {
-		result, err := w.perform1(ctx, a)
+		result, err := w.show(ctx, a)
 		if err != nil {
 			return report, cause(ctx, err)
 		}
@@ -163,8 +163,8 @@ func (w *world) perform(ctx context.Context, c Config) (Report, error) {
 	return report, nil
 }
 
-// perform1 plays an act and judges it.
-func (w *world) perform1(ctx context.Context, a act) (ActReport, error) {
+// show plays an act and judges it.
+func (w *world) show(ctx context.Context, a act) (ActReport, error) {
 	w.say(Progress{Kind: ActBegins, Text: a.title})
 	w.say(Progress{Kind: LookAt, Text: a.look})
 	began := time.Now()

@@ -110,7 +110,7 @@ func (w *world) findHost(ctx context.Context, f *findings, m *machine, id string
 	if state.journal, err = m.events(id, w.folder); err != nil {
 		return err
 	}
-	if state.agentStarts, err = starts(m.agentLog(), agentStarted); err != nil {
+	if state.agentStarts, err = starts(m.in(agentLog), agentStarted); err != nil {
 		return err
 	}
 	f.machines[m.name] = state

@@ -40,13 +40,17 @@ type machine struct {
 
 func (m *machine) in(path string) string { return filepath.Join(m.root, filepath.FromSlash(path)) }
 
-// The files of a machine that its agent is told of.
-func (m *machine) stateDir() string     { return m.in("var/lib/nixfleet-agent") }
-func (m *machine) hostKey() string      { return m.in("etc/ssh/ssh_host_ed25519_key") }
-func (m *machine) token() string        { return m.in("etc/nixfleet/agent/bootstrap-token.json") }
-func (m *machine) healthChecks() string { return m.in("etc/nixfleet/agent/health-checks.json") }
-func (m *machine) trust() string        { return m.in("etc/nixfleet/agent/trust.json") }
-func (m *machine) agentLog() string     { return m.in("var/log/agent") }
+// The files of a machine that others know of, below its root.
+const (
+	stateDir         = "var/lib/nixfleet-agent"
+	hostKeyFile      = "etc/ssh/ssh_host_ed25519_key"
+	tokenFile        = "etc/nixfleet/agent/bootstrap-token.json"
+	healthChecksFile = "etc/nixfleet/agent/health-checks.json"
+	trustFile        = "etc/nixfleet/agent/trust.json"
+	agentLog         = "var/log/agent"
+	switchLog        = "var/log/switches"
+	socketFile       = "run/agent.sock"
+)
 
 // newMachine makes the directory, without a system yet.
 func newMachine(root, name string, trust []byte, service Service, program string) (*machine, error) {
@@ -67,24 +71,15 @@ func newMachine(root, name string, trust []byte, service Service, program string
 	if err != nil {
 		return nil, err
 	}
-	files := []struct {
-		path string
-		data []byte
-		mode os.FileMode
-	}{
-		{m.hostKey(), private, 0o600},
-		{m.trust(), trust, 0o644},
-		{m.healthChecks(), checks, 0o644},
-		{m.in("etc/restart-service"), fmt.Appendf(nil, restartService, shellQuote(program), service.Address, shellQuote(service.Lock)), 0o755},
-		{m.in("var/log/switches"), nil, 0o644},
-	}
-	for _, f := range files {
-		if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(f.path, f.data, f.mode); err != nil {
-			return nil, err
-		}
+	err = writeFiles(root, []file{
+		{hostKeyFile, private, 0o600},
+		{trustFile, trust, 0o644},
+		{healthChecksFile, checks, 0o644},
+		{"etc/restart-service", fmt.Appendf(nil, restartService, shellQuote(program), service.Address, shellQuote(service.Lock)), 0o755},
+		{switchLog, nil, 0o644},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: %w", name, err)
 	}
 	return m, nil
 }
@@ -163,7 +158,7 @@ func (m *machine) look() (machineState, error) {
 		return s, err
 	}
 	s.bootDefault = fleet.Closure(filepath.Base(strings.TrimSpace(string(def))))
-	log, err := os.ReadFile(m.in("var/log/switches"))
+	log, err := os.ReadFile(m.in(switchLog))
 	if err != nil {
 		return s, err
 	}
@@ -178,7 +173,7 @@ func (m *machine) look() (machineState, error) {
 // events reads a rollout's events from the agent's journal, which the agent may
 // be writing: it is copied until two copies agree.
 func (m *machine) events(rollout, scratch string) ([]wire.Envelope, error) {
-	file := filepath.Join(m.stateDir(), "journal.db")
+	file := m.in(stateDir + "/journal.db")
 	var last []byte
 	for range 50 {
 		now, err := os.ReadFile(file)

@@ -49,7 +49,7 @@ func FindPrograms(ctx context.Context, version, dir string, say func(string)) (P
 		return Programs{}, fmt.Errorf("%s and %s are neither beside %s nor in PATH in version %s, and cannot be built: %w; install them beside it, or run this in nixfleet's source", agentName, controlPlaneName, self, version, err)
 	}
 	say("building " + agentName + " and " + controlPlaneName + " (the first time this takes minutes)")
-	if err := build(ctx, source, dir); err != nil {
+	if err := compile(ctx, source, dir); err != nil {
 		return Programs{}, err
 	}
 	return Programs{Nixfleet: self, Agent: filepath.Join(dir, agentName), ControlPlane: filepath.Join(dir, controlPlaneName)}, nil
@@ -110,12 +110,14 @@ func moduleSource() (string, error) {
 	return "", errors.New("nixfleet's source is not here")
 }
 
-func build(ctx context.Context, source, dir string) error {
+func compile(ctx context.Context, source, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("build: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "./cmd/"+agentName, "./cmd/"+controlPlaneName)
 	cmd.Dir = source
+	// With everything that it leaves in the demo's folder, and marked as the demo's.
+	cmd.Env = append(plainEnviron(), daemonMark+"="+dir, "GOTMPDIR="+dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build in %s: %w\n%s", source, err, out)
 	}

@@ -203,7 +203,7 @@ func (w *world) makeMachine(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	first, err := addSystem(w.cache, w.folder, name, "0", system{status: http.StatusOK})
+	first, err := addSystem(w.cache, w.folder, name, "0", serving(http.StatusOK, 0))
 	if err != nil {
 		return err
 	}
@@ -222,7 +222,7 @@ func (w *world) makeMachine(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(m.token(), token, 0o600); err != nil {
+	if err := os.WriteFile(m.in(tokenFile), token, 0o600); err != nil {
 		return err
 	}
 	w.nonces = append(w.nonces, fleet.Nonce{Nonce: claims.Nonce, Hostname: name, ExpiresAt: claims.ExpiresAt.UTC().Truncate(time.Second)})
@@ -247,12 +247,12 @@ func (w *world) startAgents(ctx context.Context, id string) error {
 			"--control-plane-url=" + w.url,
 			"--machine-id=" + m.name,
 			"--poll-interval=" + heartbeat.String(),
-			"--trust-file=" + m.trust(),
+			"--trust-file=" + m.in(trustFile),
 			"--ca-cert=" + w.keys.CACert(),
-			"--bootstrap-token-file=" + m.token(),
-			"--state-dir=" + m.stateDir(),
-			"--ssh-host-key-file=" + m.hostKey(),
-			"--health-checks-config=" + m.healthChecks(),
+			"--bootstrap-token-file=" + m.in(tokenFile),
+			"--state-dir=" + m.in(stateDir),
+			"--ssh-host-key-file=" + m.in(hostKeyFile),
+			"--health-checks-config=" + m.in(healthChecksFile),
 			"--clock-policy=trust",
 			"--min-free-nix=1MiB",
 			"--min-free-boot=1MiB",
@@ -261,12 +261,12 @@ func (w *world) startAgents(ctx context.Context, id string) error {
 			"--host-backend=dirhost:" + m.root,
 		}
 		// The address of a Unix socket is short; a deep folder has no room for one.
-		if socket := m.in("agent.sock"); len(socket) <= 100 {
+		if socket := m.in(socketFile); len(socket) <= 100 {
 			argv = append(argv, "--socket="+socket)
 		} else {
 			argv = append(argv, "--socket=")
 		}
-		w.agents[m.name] = w.supervisor.run(m.name, m.agentLog(), argv...)
+		w.agents[m.name] = w.supervisor.run(m.name, m.in(agentLog), argv...)
 	}
 	return nil
 }
@@ -309,7 +309,7 @@ func (w *world) publish(ctx context.Context, spec releaseSpec) (string, error) {
 	w.releases++
 	closures := map[string]fleet.Closure{}
 	for _, m := range w.machines {
-		c, err := addSystem(w.cache, w.folder, m.name, strconv.Itoa(w.releases), spec.system)
+		c, err := addSystem(w.cache, w.folder, m.name, strconv.Itoa(w.releases), spec.build)
 		if err != nil {
 			return "", err
 		}
