@@ -3,7 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 GO ?= go
 PROGRAMS := nixfleet nixfleet-agent nixfleet-control-plane
-UNITS = $(shell $(GO) list ./... | grep -v '^nixfleet/test/')
+# Whole programs and real hosts: these take longer, and run one after the other.
+WHOLES := ./internal/demo ./test/...
+UNITS = $(shell $(GO) list ./... | grep -v -e '^nixfleet/test/' -e '^nixfleet/internal/demo$$')
 
 .PHONY: help
 help: ## list the targets
@@ -35,7 +37,7 @@ fuzz: ## every fuzz target for 5 seconds (FUZZTIME=10m for longer)
 
 .PHONY: demo
 demo: ## the demo with every act checked, as its test runs it
-	$(GO) test -count=1 -timeout 15m -v ./test/demo
+	$(GO) test -count=1 -timeout 15m -v ./internal/demo
 
 .PHONY: lab-smoke
 lab-smoke: ## one real host: systemd, Nix, a signed cache (root)
@@ -47,7 +49,7 @@ mutants: ## every deliberate defect must make its named test fail
 
 .PHONY: test
 test: deps check fuzz ## everything: what has to pass before a change lands
-	$(GO) test -count=1 -timeout 30m -v ./test/...
+	$(GO) test -p 1 -count=1 -timeout 30m -v $(WHOLES)
 
 .PHONY: bench
 bench: ## measure the budgets and write docs/performance.md
