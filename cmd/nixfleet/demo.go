@@ -32,7 +32,7 @@ func (c *demoCmd) Run(e *env) error {
 	}
 	report, err := demo.Run(e.ctx, demo.Config{Hosts: c.Hosts, Keep: c.Keep, Serve: c.Serve, Version: buildinfo.Version(), Say: show.say})
 	if errors.Is(err, context.Canceled) {
-		return errors.New("the demo was interrupted; nothing of it is left")
+		return errors.New("the demo was interrupted")
 	}
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)

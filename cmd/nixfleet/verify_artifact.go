@@ -184,9 +184,6 @@ func (c *verifyArtifactCmd) verdict(in artifact) (verdict, error) {
 	case "manifest":
 		return verdictOf(trust.VerifyManifest(in.doc, in.sig, in.slot, in.now, window, in.mark, in.expect))
 	case "fleet":
-		if c.WindowMinutes == nil {
-			window = 0 // the widest of its channels
-		}
 		return verdictOf(trust.Verify[fleet.Fleet](in.doc, in.sig, in.slot, in.now, window, in.mark))
 	case "revocations":
 		return verdictOf(trust.Verify[fleet.Revocations](in.doc, in.sig, in.slot, in.now, window, in.mark))

@@ -23,19 +23,6 @@ const (
 	settleLimit = 5 * time.Second
 )
 
-// The rollout policies of the demo's fleet.
-const (
-	allAtOnce   = "all-at-once"
-	canaryFirst = "canary-first"
-)
-
-// releaseSpec is what is particular to one release.
-type releaseSpec struct {
-	policy   string
-	soakSecs int
-	build    build
-}
-
 // act is one thing that the demo shows. Play makes it happen and returns the
 // rollout in which it did; what play did counts for nothing. Holds decides, from
 // findings made afterwards, whether it is so.
@@ -137,21 +124,15 @@ func (w *world) killAll(ctx context.Context, id string) error {
 	}
 	for _, step := range steps {
 		err := w.until(ctx, actLimit, func(ctx context.Context) (bool, error) {
-			rows, err := w.watch(ctx, id)
-			if err != nil {
-				return false, err
-			}
-			if stateOf(rows, canary.name) == lifecycle.Failed {
+			rows, err := w.watch(ctx, id) // none while the control plane is away
+			switch {
+			case step.now(rows) && step.kill.kill() == nil:
+				w.say(Progress{Kind: Note, Text: step.note})
+				return true, nil
+			case stateOf(rows, canary.name) == lifecycle.Failed:
 				return true, nil
 			}
-			if !step.now(rows) {
-				return false, nil
-			}
-			if err := step.kill.kill(); err != nil {
-				return false, err
-			}
-			w.say(Progress{Kind: Note, Text: step.note})
-			return true, nil
+			return false, err
 		})
 		if err != nil {
 			return err

@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -11,7 +10,6 @@ import (
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/operator"
-	"nixfleet/internal/release"
 	"nixfleet/internal/wire"
 )
 
@@ -115,23 +113,6 @@ func (w *world) findHost(ctx context.Context, f *findings, m *machine, id string
 	}
 	f.machines[m.name] = state
 	return nil
-}
-
-// targets are what the hosts are to run in a published rollout.
-func (w *world) targets(id string) (map[string]fleet.Closure, error) {
-	doc, err := os.ReadFile(w.publisher.Folder + "/" + release.ManifestName(id))
-	if err != nil {
-		return nil, err
-	}
-	var m fleet.Manifest
-	if err := json.Unmarshal(doc, &m); err != nil {
-		return nil, err
-	}
-	targets := map[string]fleet.Closure{}
-	for _, t := range m.HostSet {
-		targets[t.Hostname] = t.TargetClosure
-	}
-	return targets, nil
 }
 
 // of are the events of one host.

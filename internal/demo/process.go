@@ -125,8 +125,16 @@ func tail(log string) string {
 	return string(raw[max(0, len(raw)-2000):])
 }
 
-// plainEnviron is this process's environment without the settings that nixfleet's
-// programs read from it: a demo is the same everywhere.
+// plainEnviron is this process's environment without what nixfleet's programs
+// read from it, their own settings and a service manager's: a demo is the same
+// everywhere.
 func plainEnviron() []string {
-	return slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, "NIXFLEET_") })
+	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		switch name {
+		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID":
+			return true
+		}
+		return strings.HasPrefix(name, "NIXFLEET_")
+	})
 }

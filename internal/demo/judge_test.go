@@ -1,0 +1,174 @@
+package demo
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"nixfleet/internal/fleet"
+	"nixfleet/internal/lifecycle"
+	"nixfleet/internal/wire"
+)
+
+var start = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+
+// converged are findings about a rollout to two hosts, one after the other, in
+// which everything is as it should be, agents and control plane having been
+// killed.
+func converged(t *testing.T) *findings {
+	t.Helper()
+	f := &findings{
+		hosts:        []string{"host-1", "host-2"},
+		rollout:      wire.RolloutLifecycle{RolloutView: wire.RolloutView{State: "Terminal", Waves: 2, OpenedAt: start, Since: start.Add(time.Minute)}},
+		rows:         map[string]wire.RolloutHost{},
+		views:        map[string]wire.HostView{},
+		evidence:     map[string][]wire.Envelope{},
+		machines:     map[string]machineState{},
+		certificates: []wire.CertificateView{{Name: "demo", Role: "operator"}},
+		planeStarts:  []time.Time{start.Add(-time.Minute), start.Add(20 * time.Second)},
+	}
+	for i, host := range f.hosts {
+		target := fleet.Closure("target-of-" + host)
+		f.manifest.HostSet = append(f.manifest.HostSet, fleet.Target{Hostname: host, WaveIndex: i, TargetClosure: target})
+		f.rows[host] = wire.RolloutHost{Hostname: host, Wave: i, State: lifecycle.Converged}
+		f.views[host] = wire.HostView{Hostname: host, Current: target}
+		f.certificates = append(f.certificates, wire.CertificateView{Name: host, Role: "agent", Requester: "token"})
+		began := start.Add(time.Duration(i) * 30 * time.Second)
+		for seq, e := range []struct {
+			after, active int64
+			body          lifecycle.Body
+		}{
+			{0, 0, lifecycle.DispatchAck{}},
+			{1, 1, lifecycle.ActivationStarted{PriorClosure: "prior"}},
+			{5, 5, lifecycle.ActivationCompleted{ObservedCurrentClosure: target}},
+			{9, 9, lifecycle.HasConverged{CurrentClosure: target}},
+		} {
+			event := lifecycle.Event{Seq: int64(seq + 1), Active: e.active, At: began.Add(time.Duration(e.after) * time.Second), Body: e.body}
+			f.store(t, host, event)
+		}
+		f.machines[host] = machineState{
+			current: target, bootDefault: target, journal: f.evidence[host],
+			agentStarts: []time.Time{start.Add(-time.Minute), began.Add(3 * time.Second)},
+			switches:    []switchLine{{true, "test", target}, {false, "test", target}, {true, "boot", target}, {false, "boot", target}},
+		}
+	}
+	return f
+}
+
+// store adds an event to what the control plane has.
+func (f *findings) store(t *testing.T, host string, e lifecycle.Event) {
+	t.Helper()
+	raw, err := wire.EncodeEvent(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.events = append(f.events, storedEvent{wire.EventView{LogID: int64(len(f.events) + 1), Hostname: host, Seq: e.Seq, Event: raw}, e})
+	f.evidence[host] = append(f.evidence[host], wire.Envelope{Hostname: host, Event: raw, Signature: string(raw)})
+}
+
+// reverted are findings about a bad release that only its canary saw.
+func reverted(t *testing.T) *findings {
+	t.Helper()
+	f := converged(t)
+	f.rollout.State = "Reverted"
+	f.events, f.evidence = nil, map[string][]wire.Envelope{}
+	f.rows["host-1"] = wire.RolloutHost{State: lifecycle.Reverted}
+	f.rows["host-2"] = wire.RolloutHost{State: lifecycle.Pending}
+	for i, body := range []lifecycle.Body{
+		lifecycle.DispatchAck{}, lifecycle.ActivationStarted{PriorClosure: "prior-1"}, lifecycle.ActivationCompleted{},
+		lifecycle.GaveUp{Cause: lifecycle.CauseProbes, SustainedDurationSecs: 3}, lifecycle.RollbackComplete{RevertedToClosure: "prior-1"},
+	} {
+		f.store(t, "host-1", lifecycle.Event{Seq: int64(i + 1), At: start, Body: body})
+	}
+	f.machines["host-1"] = machineState{current: "prior-1", bootDefault: "prior-1"}
+	f.machines["host-2"] = machineState{current: "prior-2", bootDefault: "prior-2"}
+	return f
+}
+
+// Whatever is not as it should be breaks its act.
+func TestVerdicts(t *testing.T) {
+	edit := func(f *findings, host string, change func(*machineState)) {
+		m := f.machines[host]
+		change(&m)
+		f.machines[host] = m
+	}
+	for _, c := range []struct {
+		name   string
+		holds  func(*findings) verdict
+		of     func(*testing.T) *findings
+		change func(f *findings) // nil: it holds
+	}{
+		{"all is well", everybodyConverged, converged, nil},
+		{"no certificate", everybodyConverged, converged, func(f *findings) { f.certificates = f.certificates[:2] }},
+		{"a certificate without a token", everybodyConverged, converged, func(f *findings) { f.certificates[1].Requester = "renewal" }},
+		{"the rollout goes on", everybodyConverged, converged, func(f *findings) { f.rollout.State = "Active" }},
+		{"a host is not converged", everybodyConverged, converged, func(f *findings) { f.rows["host-2"] = wire.RolloutHost{State: lifecycle.Soaking} }},
+		{"a host reports something else", everybodyConverged, converged, func(f *findings) { f.views["host-2"] = wire.HostView{Current: "else"} }},
+		{"a host runs something else", everybodyConverged, converged, func(f *findings) { edit(f, "host-2", func(m *machineState) { m.current = "else" }) }},
+		{"a host boots something else", everybodyConverged, converged, func(f *findings) { edit(f, "host-2", func(m *machineState) { m.bootDefault = "else" }) }},
+		{"a host is not in it", everybodyConverged, converged, func(f *findings) { f.manifest.HostSet = f.manifest.HostSet[:1] }},
+
+		{"all is well", wavesSoaked, converged, nil},
+		{"a short soak", wavesSoaked, converged, func(f *findings) { f.events[3].Active = 7 }},
+		{"waves together", wavesSoaked, converged, func(f *findings) { f.events[4].LogID = 2 }},
+		{"one wave", wavesSoaked, converged, func(f *findings) {
+			f.rollout.Waves = 1
+			f.manifest.HostSet[1].WaveIndex = 0
+		}},
+		{"nothing reported", wavesSoaked, converged, func(f *findings) { f.events = f.events[:4] }},
+
+		{"all is well", canaryReverted, reverted, nil},
+		{"not halted", canaryReverted, reverted, func(f *findings) { f.rollout.State = "Active" }},
+		{"not back", canaryReverted, reverted, func(f *findings) { f.rows["host-1"] = wire.RolloutHost{State: lifecycle.Failed} }},
+		{"back for another reason", canaryReverted, reverted, func(f *findings) { f.events[3].Body = lifecycle.GaveUp{Cause: lifecycle.CauseConfirm} }},
+		{"back because it was asked", canaryReverted, reverted, func(f *findings) { f.events[2].Body = lifecycle.RollbackSignal{} }},
+		{"back elsewhere", canaryReverted, reverted, func(f *findings) { f.events[4].Body = lifecycle.RollbackComplete{RevertedToClosure: "else"} }},
+		{"back in words only", canaryReverted, reverted, func(f *findings) { edit(f, "host-1", func(m *machineState) { m.current = "target-of-host-1" }) }},
+		{"back until the next boot", canaryReverted, reverted, func(f *findings) { edit(f, "host-1", func(m *machineState) { m.bootDefault = "target-of-host-1" }) }},
+		{"another host has heard of it", canaryReverted, reverted, func(f *findings) { f.events[0].Hostname = "host-2" }},
+		{"another host tried it", canaryReverted, reverted, func(f *findings) {
+			edit(f, "host-2", func(m *machineState) { m.switches = []switchLine{{true, "test", "target-of-host-2"}} })
+		}},
+
+		{"all is well", survivedKills, converged, nil},
+		{"no agent was killed", survivedKills, converged, func(f *findings) {
+			for _, host := range f.hosts {
+				edit(f, host, func(m *machineState) { m.agentStarts = m.agentStarts[:1] })
+			}
+		}},
+		{"the control plane was not killed", survivedKills, converged, func(f *findings) { f.planeStarts = f.planeStarts[:1] }},
+		{"a switch was run twice", survivedKills, converged, func(f *findings) {
+			edit(f, "host-1", func(m *machineState) {
+				m.switches = append(m.switches, switchLine{true, "test", "target-of-host-1"})
+			})
+		}},
+		{"an event is missing", survivedKills, converged, func(f *findings) { f.evidence["host-1"] = f.evidence["host-1"][:3] }},
+		{"an event is stored twice", survivedKills, converged, func(f *findings) {
+			f.evidence["host-1"] = append(f.evidence["host-1"], f.evidence["host-1"][3])
+		}},
+		{"events in another order", survivedKills, converged, func(f *findings) {
+			e := f.evidence["host-1"]
+			f.evidence["host-1"] = []wire.Envelope{e[1], e[0], e[2], e[3]}
+		}},
+		{"another event than was committed", survivedKills, converged, func(f *findings) {
+			e := append([]wire.Envelope{}, f.evidence["host-1"]...)
+			e[2].Event = json.RawMessage(`{"kind":"Observed","seq":3,"active":5,"at":"2026-11-23T10:00:00Z"}`)
+			f.evidence["host-1"] = e
+		}},
+		{"another signature", survivedKills, converged, func(f *findings) {
+			e := append([]wire.Envelope{}, f.evidence["host-1"]...)
+			e[2].Signature = "else"
+			f.evidence["host-1"] = e
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := c.of(t)
+			if c.change != nil {
+				c.change(f)
+			}
+			if v := c.holds(f); v.ok != (c.change == nil) || v.detail == "" {
+				t.Errorf("%+v", v)
+			}
+		})
+	}
+}
