@@ -74,8 +74,8 @@ func TestFacts(t *testing.T) {
 		t.Errorf("of a loop: %+v", got)
 	}
 	half := map[string]string{"/boot/default-system": "half a pa"}
-	if got, err := rooted(t, links, half).Facts(t.Context()); err == nil {
-		t.Errorf("of a broken loader: %+v", got)
+	if got, err := rooted(t, links, half).Facts(t.Context()); err != nil || got.BootDefault != v1 || got.BootDefaultVerified {
+		t.Errorf("of a broken loader: %+v, %v", got, err)
 	}
 }
 

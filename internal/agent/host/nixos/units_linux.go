@@ -50,7 +50,7 @@ func failedUnits(all []systemd.UnitStatus) []string {
 }
 
 func ours(name string) bool {
-	return slices.Contains([]host.Slot{host.SlotSwitch, host.SlotBoot, host.SlotRollback}, host.Slot(strings.TrimSuffix(name, ".service")))
+	return slices.Contains([]host.Slot{host.SlotSwitch, host.SlotBoot, host.SlotRollback, host.SlotGuard}, host.Slot(strings.TrimSuffix(name, ".service")))
 }
 
 func restarts(ctx context.Context, c *systemd.Conn, all []systemd.UnitStatus) (map[string]uint32, error) {
