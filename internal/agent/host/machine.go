@@ -24,6 +24,8 @@ import (
 // Machine is one host. All methods may be called at any time and from several
 // goroutines, and are idempotent where their comment does not say otherwise.
 type Machine interface {
+	Guarding
+
 	// Facts reads what runs, what boots next, and which boot this is.
 	Facts(ctx context.Context) (Facts, error)
 
@@ -69,7 +71,9 @@ type Machine interface {
 	// SyncBoot makes what a boot loader was told durable.
 	SyncBoot(ctx context.Context) error
 
-	// Reboot asks for an orderly reboot. ErrNotSupported: this backend cannot.
+	// Reboot asks for an orderly reboot, and returns when the machine has agreed;
+	// it goes down soon after. Who blocks a shutdown is not overruled.
+	// ErrNotSupported: this backend cannot.
 	Reboot(ctx context.Context) error
 
 	// Close ends the backend's connections. Units run on.

@@ -229,9 +229,6 @@ func (m *Machine) SyncBoot(ctx context.Context) error {
 	return nil
 }
 
-// Reboot is not supported.
-func (m *Machine) Reboot(ctx context.Context) error { return host.ErrNotSupported }
-
 // syncFS writes out the file system that a directory is on.
 func syncFS(dir string) error {
 	d, err := os.Open(dir)
