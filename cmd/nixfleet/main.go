@@ -69,10 +69,13 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	if len(args) == 1 && args[0] == "--version" {
+		args = []string{"version"}
+	}
 	var c cli
 	parser, err := kong.New(&c,
 		kong.Name("nixfleet"),
-		kong.Description("Keeps a fleet of NixOS and nix-darwin machines on the systems that its owner signed."),
+		kong.Description("Keeps a fleet of NixOS and nix-darwin machines on the systems that its owner signed.\n\nExit codes: 0 it is as asked, 1 it is not, 2 wrong use, 3 the time ran out."),
 		kong.Writers(out, errOut),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,15 @@ type Options struct {
 	// Operator is the name in the operator's certificate.
 	Operator string
 	Now      time.Time
+}
+
+// Listen is the port of the URL, as an address to listen on.
+func (o Options) Listen() string {
+	u, err := url.Parse(o.URL)
+	if err != nil || u.Port() == "" {
+		return ":443"
+	}
+	return ":" + u.Port()
 }
 
 // How long the certificates of a new folder last. A fleet that outlives its CA
