@@ -14,15 +14,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"nixfleet/internal/fleet"
 )
-
-// built are the real programs, built once for all tests.
-var built Programs
 
 // atOnce is how many tests run at the same time: they wait far more than they
 // compute.
@@ -33,31 +29,47 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", atOnce); err != nil {
 		panic(err)
 	}
-	os.Exit(buildAndRun(m))
+	os.Exit(runAndRemove(m))
 }
 
-func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "nixfleet-demo-test-")
-	if err != nil {
+// buildDir is where programs puts them.
+var buildDir string
+
+func runAndRemove(m *testing.M) int {
+	var err error
+	if buildDir, err = os.MkdirTemp("", "nixfleet-demo-test-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	cmd := exec.Command("go", "build", "-o", dir, "nixfleet/cmd/nixfleet", "nixfleet/cmd/nixfleet-agent", "nixfleet/cmd/nixfleet-control-plane")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)
-		return 1
-	}
-	built = besides(filepath.Join(dir, "nixfleet"))
+	defer os.RemoveAll(buildDir)
 	return m.Run()
+}
+
+var buildPrograms = sync.OnceValues(func() (Programs, error) {
+	cmd := exec.Command("go", "build", "-o", buildDir, "nixfleet/cmd/nixfleet", "nixfleet/cmd/nixfleet-agent", "nixfleet/cmd/nixfleet-control-plane")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return Programs{}, fmt.Errorf("%w\n%s", err, out)
+	}
+	return besides(filepath.Join(buildDir, "nixfleet")), nil
+})
+
+// programs are the real ones, built once for all tests that need them.
+func programs(t *testing.T) Programs {
+	t.Helper()
+	p, err := buildPrograms()
+	if err != nil {
+		t.Fatalf("build the programs: %v", err)
+	}
+	return p
 }
 
 // play runs a demo with the given acts, and checks that it leaves nothing.
 func play(t *testing.T, hosts int, list []act) Report {
 	t.Helper()
 	var folder string
+	real := programs(t)
 	report, err := Run(t.Context(), Config{
-		Hosts: hosts, Programs: &built, acts: list,
+		Hosts: hosts, Programs: &real, acts: list,
 		Say: func(p Progress) {
 			t.Log(p.Text, p.State)
 			if _, in, found := strings.Cut(p.Text, " hosts in "); found {
@@ -96,6 +108,7 @@ func wantNothingLeft(t *testing.T, folder string, within time.Duration) {
 // The demo holds in all its acts, and is over in a minute. It runs alone, because
 // it is measured.
 func TestEveryActHolds(t *testing.T) {
+	programs(t)
 	began := time.Now()
 	report := play(t, 4, nil)
 	if took := time.Since(began); took > time.Minute {
@@ -259,7 +272,7 @@ func demoProcess(t *testing.T, args ...string) (cmd *exec.Cmd, lines *bufio.Scan
 	if err := os.Mkdir(tmp, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd = exec.Command(built.Nixfleet, append([]string{"demo", "--hosts=2"}, args...)...)
+	cmd = exec.Command(programs(t).Nixfleet, append([]string{"demo", "--hosts=2"}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -335,8 +348,9 @@ func (d *drain) Read([]byte) (int, error) {
 func TestKeepLeavesTheFolder(t *testing.T) {
 	t.Parallel()
 	var folder string
+	real := programs(t)
 	report, err := Run(t.Context(), Config{
-		Hosts: 2, Keep: true, Programs: &built, acts: acts()[:1],
+		Hosts: 2, Keep: true, Programs: &real, acts: acts()[:1],
 		Say: func(p Progress) {
 			if _, in, found := strings.Cut(p.Text, "left everything in "); found {
 				folder = in
@@ -362,7 +376,7 @@ func TestServeGoesOn(t *testing.T) {
 	t.Parallel()
 	cmd, lines, folder := demoProcess(t, "--serve")
 	waitFor(t, lines, "the fleet goes on until Ctrl-C")
-	out, err := exec.Command(built.Nixfleet, "status", "--json", "--config", filepath.Join(folder, "fleet/config.toml")).Output()
+	out, err := exec.Command(programs(t).Nixfleet, "status", "--json", "--config", filepath.Join(folder, "fleet/config.toml")).Output()
 	var status struct {
 		Hosts []struct{ Hostname string }
 	}
@@ -386,9 +400,9 @@ func TestADaemonThatDoesNotStayUpIsTold(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("#!/bin/sh\necho the database is on fire\nexit 1\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	programs := built
-	programs.ControlPlane = bad
-	_, err := Run(t.Context(), Config{Hosts: 2, Programs: &programs, Say: func(Progress) {}})
+	withBad := programs(t)
+	withBad.ControlPlane = bad
+	_, err := Run(t.Context(), Config{Hosts: 2, Programs: &withBad, Say: func(Progress) {}})
 	if err == nil || !strings.Contains(err.Error(), "control-plane does not stay up") || !strings.Contains(err.Error(), "the database is on fire") {
 		t.Errorf("%v", err)
 	}
@@ -400,11 +414,5 @@ func TestShellQuote(t *testing.T) {
 		if err != nil || string(out) != s {
 			t.Errorf("%q came out as %q: %v", s, out, err)
 		}
-	}
-}
-
-func TestAPlansTargetsAreThose(t *testing.T) {
-	if got := short(fleet.Closure("00000000000000000000000000000000-demo-host-1-release-2")); got != "demo-host-1-release-2" {
-		t.Error(got)
 	}
 }
