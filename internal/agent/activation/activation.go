@@ -1,5 +1,5 @@
 // Package activation takes a machine from one closure to another and back: fetch,
-// preflight, switch, confirm, persist, rollback. Each step is one function.
+// preflight, switch or stage, confirm, persist, rollback. Each step is one function.
 //
 // It promises that a step may be interrupted at any instant and called again:
 // what was begun is found and waited for, what was never begun is begun, what
@@ -43,14 +43,25 @@ type Spec struct {
 	Target  fleet.Closure
 	Prior   fleet.Closure // what a failure goes back to; not used by Fetch and Preflight
 
-	// LockFile is flocked by whoever changes the machine: agent or guard.
+	// LockFile is flocked by whoever changes the machine: agent or guard. "" means
+	// that the caller sees to that.
 	LockFile string
+
+	// Alone keeps units apart from the system's own targets, as host.Command has it.
+	Alone bool
 
 	Caches    []string // as host.Fetch
 	CacheKeys []string
 
 	MinFreeStore uint64 // bytes that must be free before the switch
 	MinFreeBoot  uint64
+
+	// DeferOn names components that may not be swapped while the system runs, where
+	// the closures do not say it themselves.
+	DeferOn []string
+	// Guarded wants the units of agent and guard in the target: without them
+	// nobody would bring the machine back from it.
+	Guarded bool
 
 	MaxFailedUnits int           // newly failed units that a switch may leave
 	SwitchTimeout  time.Duration // 0 means the constant SwitchTimeout

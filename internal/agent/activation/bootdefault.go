@@ -58,6 +58,7 @@ func makeDefault(ctx context.Context, m host.Machine, s Spec, c fleet.Closure, n
 		Action:  host.ActionBoot,
 		NoCheck: noCheck,
 		Timeout: bootTimeout,
+		Alone:   s.Alone,
 	})
 	if err != nil {
 		return defaulted{}, nil, err

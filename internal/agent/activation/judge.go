@@ -27,7 +27,7 @@ type sight struct {
 func judge(s Spec, seen sight) lifecycle.Body {
 	run := seen.run
 	live := seen.current == s.Target
-	nothingDone := seen.current == s.Prior && s.Prior != s.Target
+	nothingDone := seen.nothingDone(s)
 	switch {
 	case run.Exited(exitDone) && live,
 		run.Exited(exitFailedUnits) && live && len(seen.newlyFailed) <= s.MaxFailedUnits:
@@ -42,18 +42,35 @@ func judge(s Spec, seen sight) lifecycle.Body {
 	case run.Exited(exitFailedUnits):
 		return failed(seen, lifecycle.PhaseObserve, true, fmt.Sprintf("%d newly failed units of %d tolerated: %s",
 			len(seen.newlyFailed), s.MaxFailedUnits, strings.Join(seen.newlyFailed, " ")))
-	case run.Exited(exitRefused) && nothingDone && refusedByCheck(run):
+	case nothingDone && refusedByCheck(run):
 		return failed(seen, lifecycle.PhasePreflight, false, "a pre-switch check of the target refused the switch; nothing was changed")
-	case run.Exited(exitNeedsReboot) && nothingDone:
-		return failed(seen, lifecycle.PhasePreflight, false, "the target's init interface differs from the running one: it can only be booted into; nothing was changed")
 	}
 	return failed(seen, lifecycle.PhaseSwitch, true, fmt.Sprintf("%s runs", named(seen.current)))
+}
+
+// nothingDone tells whether prior runs still, as far as the link shows it.
+func (seen sight) nothingDone(s Spec) bool {
+	return seen.current == s.Prior && s.Prior != s.Target
 }
 
 // refusedByCheck looks for the words of a failed pre-switch check: exit code 1
 // alone can also be an activation that broke in the middle.
 func refusedByCheck(r host.Run) bool {
-	return strings.Contains(r.Output, "Pre-switch check")
+	return r.Exited(exitRefused) && strings.Contains(r.Output, "Pre-switch check")
+}
+
+// onlyBoots names what keeps a target from being made live whose program refused
+// that and did nothing; none when it was no such refusal.
+func onlyBoots(m host.Machine, s Spec, seen sight) ([]string, error) {
+	switch {
+	case !seen.nothingDone(s):
+		return nil, nil
+	case seen.run.Exited(exitNeedsReboot):
+		return []string{"init-interface"}, nil
+	case refusedByCheck(seen.run):
+		return inhibitors(m, seen.current, s.Target, s.DeferOn)
+	}
+	return nil, nil
 }
 
 func named(c fleet.Closure) string {

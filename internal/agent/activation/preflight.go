@@ -30,6 +30,7 @@ func Preflight(ctx context.Context, m host.Machine, s Spec) (lifecycle.Body, err
 	for _, check := range []func() error{
 		func() error { return checkSystem(m.Path(s.Target), facts.System) },
 		func() error { return checkProgram(m.Path(s.Target)) },
+		func() error { return checkGuard(m.Path(s.Target), s.Guarded) },
 	} {
 		if err := check(); err != nil {
 			return lifecycle.ActivationFailed{
@@ -69,6 +70,25 @@ func checkProgram(target string) error {
 		return errors.New("the closure's bin/switch-to-configuration cannot be executed")
 	case info.Size() == 0:
 		return errors.New("the closure's bin/switch-to-configuration is empty")
+	}
+	return nil
+}
+
+// checkGuard refuses a closure without the units that keep this machine safe. A
+// unit that is masked is not there.
+func checkGuard(target string, wanted bool) error {
+	if !wanted {
+		return nil
+	}
+	for _, unit := range []string{"nixfleet-agent.service", "nixfleet-guard.service"} {
+		info, err := os.Stat(filepath.Join(target, "etc/systemd/system", unit))
+		if err == nil && !info.Mode().IsRegular() {
+			err = errors.New("it is masked")
+		}
+		if err != nil {
+			return fmt.Errorf("no-guard: the closure has no %s, so nothing on it would bring this machine back "+
+				"(enable nixfleet in it, or let the rollout's policy say guard: optional): %w", unit, err)
+		}
 	}
 	return nil
 }

@@ -15,6 +15,8 @@ import (
 //
 // A boot default that cannot be set does not keep prior from being made live: a
 // machine that is cut off needs that more. It is a failed rollback all the same.
+// So is a prior that may not be swapped in while the system runs: it boots, and
+// only a boot brings it back.
 func Rollback(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecycle.Body, error) {
 	held, err := Lock(ctx, s.LockFile)
 	if err != nil {
@@ -42,9 +44,15 @@ func Rollback(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecy
 		}
 		exit = done.exit
 	}
-	run, err := goLive(ctx, m, s, facts, unclean)
+	inhibited, err := inhibitors(m, facts.Current, s.Prior, s.DeferOn)
 	if err != nil {
-		return nil, err
+		return nil, transient(ctx, "look for inhibitors", err)
+	}
+	var run host.Run
+	if len(inhibited) == 0 {
+		if run, err = goLive(ctx, m, s, facts, unclean); err != nil {
+			return nil, err
+		}
 	}
 	if run.Phase == host.RunEnded {
 		exit = run.ExitCode
@@ -52,7 +60,32 @@ func Rollback(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecy
 	if bootFailure != nil {
 		return lifecycle.RollbackFailed{Phase: bootFailure.phase, ExitCode: bootFailure.exit, StderrTail: host.Tail([]byte(bootFailure.text))}, nil
 	}
+	if len(inhibited) > 0 {
+		return lifecycle.RollbackFailed{Phase: lifecycle.PhaseSwitch, ExitCode: exit, StderrTail: bootedOnly(inhibited), BootRequired: true}, nil
+	}
 	return judgeRollback(ctx, m, s, run, exit)
+}
+
+// BootPrior makes prior the boot default and leaves what runs as it is: for a
+// machine in which nothing can be made live. It returns nil when prior boots.
+func BootPrior(ctx context.Context, m host.Machine, s Spec) (lifecycle.Body, error) {
+	held, err := Lock(ctx, s.LockFile)
+	if err != nil {
+		return nil, err
+	}
+	defer held.Release()
+	facts, err := m.Facts(ctx)
+	if err != nil {
+		return nil, transient(ctx, "look at the machine", err)
+	}
+	if bootsAlready(facts, s.Prior) {
+		return nil, nil
+	}
+	_, failed, err := makeDefault(ctx, m, s, s.Prior, true)
+	if err != nil || failed == nil {
+		return nil, err
+	}
+	return lifecycle.RollbackFailed{Phase: failed.phase, ExitCode: failed.exit, StderrTail: host.Tail([]byte(failed.text))}, nil
 }
 
 // stopSwitch stops a switch that still runs, and tells whether one in this boot
@@ -72,7 +105,7 @@ func stopSwitch(ctx context.Context, m host.Machine, s Spec, rec Recorder, bootI
 			return false, transient(ctx, "stop "+string(host.SlotSwitch), err)
 		}
 	}
-	return run.ID != mark.RunID || !endedWell(run), nil
+	return run.ID != mark.RunID || !endedWell(run) && !refused(run), nil
 }
 
 // goLive makes prior live when something else is, or when a switch that did not
@@ -100,7 +133,7 @@ func goLive(ctx context.Context, m host.Machine, s Spec, facts host.Facts, uncle
 			return host.Run{}, nil
 		}
 	}
-	id, err := start(ctx, m, host.SlotRollback, host.Command{Rollout: s.Rollout, Closure: s.Prior, Action: host.ActionTest, Timeout: SwitchTimeout})
+	id, err := start(ctx, m, host.SlotRollback, host.Command{Rollout: s.Rollout, Closure: s.Prior, Action: host.ActionTest, Timeout: SwitchTimeout, Alone: s.Alone})
 	if err != nil {
 		return host.Run{}, err
 	}
@@ -122,7 +155,7 @@ func judgeRollback(ctx context.Context, m host.Machine, s Spec, run host.Run, ex
 	}
 	current := Base(m, facts.Current, s.Prior)
 	switch {
-	case current == s.Prior && facts.Profile == s.Prior && priorBoots(facts, s.Prior):
+	case current == s.Prior && facts.Profile == s.Prior && leadsTo(facts, s.Prior):
 		return lifecycle.RollbackComplete{RevertedToClosure: s.Prior, ExitCode: exit}, nil
 	case current == s.Prior:
 		return lifecycle.RollbackFailed{

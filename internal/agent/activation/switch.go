@@ -12,7 +12,8 @@ import (
 
 // Switch makes the target live, without making it the boot default. If the boot
 // default is not prior, prior becomes it before anything else: from then on a
-// power cut leads to prior.
+// power cut leads to prior. A target whose program refuses to be made live, and
+// did nothing, is staged for the next boot.
 //
 // A switch that an earlier agent began is waited for. One that was recorded as
 // started and is not there has ended, nobody saw how: if the target runs, its
@@ -77,15 +78,9 @@ func record(ctx context.Context, s Spec, rec Recorder, mark Mark) error {
 // before, and the unit's id as soon as it has one. A body is returned when the
 // switch must not begin.
 func beginSwitch(ctx context.Context, m host.Machine, s Spec, rec Recorder, mark *Mark, facts host.Facts) (lifecycle.Body, error) {
-	if !priorBoots(facts, s.Prior) {
-		_, failed, err := makeDefault(ctx, m, s, s.Prior, true)
-		if err != nil {
-			return nil, err
-		}
-		if failed != nil {
-			text := fmt.Sprintf("%s\nprior could not be made the boot default, so the switch was not begun (%s)", strings.TrimRight(failed.text, "\n"), failed.phase)
-			return lifecycle.ActivationFailed{ExitCode: failed.exit, StderrTail: host.Tail([]byte(text)), Phase: lifecycle.PhasePreflight}, nil
-		}
+	failed, err := secureWayBack(ctx, m, s, facts)
+	if failed != nil || err != nil {
+		return failed, err
 	}
 	if mark.BootID == "" {
 		before, err := m.Units(ctx)
@@ -109,13 +104,27 @@ func beginSwitch(ctx context.Context, m host.Machine, s Spec, rec Recorder, mark
 	return nil, record(ctx, s, rec, *mark)
 }
 
-// priorBoots tells whether a power cut leads to prior already. Where no boot
-// loader can be asked, the profile has to do.
-func priorBoots(f host.Facts, prior fleet.Closure) bool {
-	if f.BootDefaultVerified {
-		return f.BootDefault == prior
+// secureWayBack makes prior the boot default when it is not. The body says why the
+// machine must not be changed further.
+func secureWayBack(ctx context.Context, m host.Machine, s Spec, facts host.Facts) (lifecycle.Body, error) {
+	if leadsTo(facts, s.Prior) {
+		return nil, nil
 	}
-	return f.Profile == prior
+	_, failed, err := makeDefault(ctx, m, s, s.Prior, true)
+	if err != nil || failed == nil {
+		return nil, err
+	}
+	text := fmt.Sprintf("%s\nprior could not be made the boot default, so the switch was not begun (%s)", strings.TrimRight(failed.text, "\n"), failed.phase)
+	return lifecycle.ActivationFailed{ExitCode: failed.exit, StderrTail: host.Tail([]byte(text)), Phase: lifecycle.PhasePreflight}, nil
+}
+
+// leadsTo tells whether a power cut leads to the closure. Where no boot loader can
+// be asked, the profile has to do.
+func leadsTo(f host.Facts, c fleet.Closure) bool {
+	if f.BootDefaultVerified {
+		return f.BootDefault == c
+	}
+	return f.Profile == c
 }
 
 // finishSwitch waits for the end of the recorded run and judges it.
@@ -133,9 +142,15 @@ func finishSwitch(ctx context.Context, m host.Machine, s Spec, rec Recorder, mar
 		return nil, transient(ctx, "look at the machine", err)
 	}
 	seen := sight{run: run, current: Base(m, facts.Current, s.Target, s.Prior), newlyFailed: newlyFailed(mark.Before, units), bootID: facts.BootID}
+	inhibited, err := onlyBoots(m, s, seen)
+	if err != nil {
+		return nil, transient(ctx, "look for inhibitors", err)
+	}
 	again := mark
 	again.RunID = ""
 	switch {
+	case len(inhibited) > 0:
+		return stage(ctx, m, s, facts, inhibited)
 	case didNotBegin(run):
 	case run.Phase == host.RunAbsent && seen.current == s.Target && !mark.Again:
 		again.Again = true

@@ -90,6 +90,9 @@ func didNotBegin(r host.Run) bool {
 // a killed switch leaves lists behind that make the next one end with 4.
 func endedWell(r host.Run) bool { return r.Exited(exitDone) || r.Exited(exitFailedUnits) }
 
+// refused tells whether the program ended before it had changed anything.
+func refused(r host.Run) bool { return r.Exited(exitNeedsReboot) || refusedByCheck(r) }
+
 // account is what is told about a run: how it ended, when its exit code does not
 // say it, and its last words.
 func account(r host.Run, remark string) string {

@@ -3,6 +3,7 @@
 package hosttest
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -69,14 +70,25 @@ obey() { # do what was asked for
 const Obey = "obey"
 
 // Closure adds a system closure whose switch program runs the shell script,
-// which may call live, boots and obey. It refers to one other path.
+// which may call live, boots and obey. It has the units of agent and guard, and
+// refers to one other path.
 func (c *Cache) Closure(name, script string) fleet.Closure {
 	c.t.Helper()
-	return c.Tree(name, map[string]string{
+	return c.ClosureWith(name, script, nil)
+}
+
+// ClosureWith adds a system closure as Closure does, with further files.
+func (c *Cache) ClosureWith(name, script string, more map[string]string) fleet.Closure {
+	c.t.Helper()
+	files := map[string]string{
 		"bin/switch-to-configuration": prelude + script + "\n",
 		"system":                      host.System(),
 		"nixos-version":               name,
-	})
+		"etc/systemd/system/nixfleet-agent.service": "[Unit]\n",
+		"etc/systemd/system/nixfleet-guard.service": "[Unit]\n",
+	}
+	maps.Copy(files, more)
+	return c.Tree(name, files)
 }
 
 // Tree adds a closure of the given files; those in bin are executable.
