@@ -26,8 +26,10 @@ const (
 type cli struct {
 	Run          runCmd          `cmd:"" default:"withargs" help:"Run the agent. This is what is done without a verb."`
 	Status       statusCmd       `cmd:"" help:"Show what the agent on this host does, since when, and what it waits for."`
+	Guard        guardCmd        `cmd:"" help:"Watch the agent, and take the host back to what it ran before when the agent cannot."`
 	Version      versionCmd      `cmd:"" help:"Show the version."`
 	CheckJournal checkJournalCmd `cmd:"" hidden:"" help:"Look for damage in a journal."`
+	GuardView    guardViewCmd    `cmd:"" hidden:"" help:"Read what a guard must know."`
 }
 
 // env is what a verb may use of the process it runs in.

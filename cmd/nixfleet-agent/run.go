@@ -112,7 +112,12 @@ func (c *runCmd) config(e *env) (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, fmt.Errorf("WATCHDOG_USEC: %w", err)
 	}
+	guard, err := guardCommand(c.StateDir, c.HostBackend)
+	if err != nil {
+		return agent.Config{}, err
+	}
 	cfg := agent.Config{
+		Guard:              guard,
 		ControlPlane:       c.ControlPlaneURL.parsed(),
 		MachineID:          string(c.MachineID),
 		PollInterval:       time.Duration(c.PollInterval),

@@ -64,6 +64,7 @@ type Agent struct {
 
 	enrolled    latch               // open once there is a certificate
 	machineTurn chan struct{}       // of size one: held by the step that changes the machine
+	guardTurn   chan struct{}       // of size one: held by who writes the lease
 	served      chan wire.Documents // of size one: what the control plane last said that it serves
 	pollNow     *broadcast          // somebody wants to hear from the control plane now
 	waits       waits
@@ -82,6 +83,9 @@ func New(cfg Config, m host.Machine, dial func(ctx context.Context, network, add
 	}
 	if cfg.Notify == nil {
 		cfg.Notify = func(string) {}
+	}
+	if len(cfg.Guard) == 0 {
+		return nil, errors.New("no command that guards the agent")
 	}
 	key, err := identity.LoadHostKey(cfg.SSHHostKeyFile)
 	if err != nil {
@@ -114,6 +118,7 @@ func New(cfg Config, m host.Machine, dial func(ctx context.Context, network, add
 		rootsFile:   make(chan *trust.RootsFile, 1),
 		enrolled:    newLatch(),
 		machineTurn: make(chan struct{}, 1),
+		guardTurn:   make(chan struct{}, 1),
 		served:      make(chan wire.Documents, 1),
 		pollNow:     newBroadcast(),
 	}
@@ -131,10 +136,22 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := os.MkdirAll(a.cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
+	release, err := a.machine.BeAgent(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer release()
 	if err := a.openJournal(ctx); err != nil {
 		return err
 	}
 	defer a.journal.Close()
+	// Before the machine is looked at: what the guard did is no drift.
+	if err := a.reducer.tellGuardActed(a.guardFiles()); err != nil {
+		return err
+	}
 	defer a.uplink.Close()
 	listeners, err := a.listen()
 	if err != nil {

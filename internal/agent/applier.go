@@ -116,10 +116,21 @@ func (a *Agent) wanted(s *state, now time.Time) []job {
 			jobs = append(jobs, job{"prepare " + e.Host.Rollout, func(ctx context.Context) error { return a.prepare(ctx, e) }})
 		}
 	}
+	guarded := false
 	if e := s.live(); e != nil {
 		w := lifecycle.Want(e.Host)
 		roots = append(roots, w.Roots...)
 		jobs = append(jobs, a.wantedOfLive(e, w, now)...)
+		if guarded = w.Guard != nil; guarded {
+			key := fmt.Sprintf("guard %s %s %+v", e.Host.Rollout, s.facts.BootID, *w.Guard)
+			jobs = append(jobs, job{key, func(ctx context.Context) error { return a.keepGuard(ctx, e, *w.Guard) }})
+		}
+	}
+	if !guarded {
+		jobs = append(jobs, job{"no guard", a.dropGuard})
+	}
+	if len(roots) > 0 {
+		roots = append(roots, a.programs()...)
 	}
 	slices.Sort(roots)
 	roots = slices.Compact(roots)

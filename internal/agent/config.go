@@ -46,6 +46,10 @@ type Config struct {
 	BuiltAt time.Time // of the commit that this program was built from; zero when unknown
 	Log     *slog.Logger
 
+	// Guard is the command that guards this agent: its own program, by an absolute
+	// path that the next system does not change, and the arguments.
+	Guard []string
+
 	// Notify tells the service manager a state such as "READY=1".
 	Notify func(state string)
 	// Watchdog is how often it wants to hear that the agent lives; 0 is never.

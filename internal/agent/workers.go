@@ -257,6 +257,9 @@ func (a *Agent) noUnitRuns(ctx context.Context) error {
 // switchOver makes the target live.
 func (a *Agent) switchOver(ctx context.Context, e *entry) error {
 	h := e.Host
+	if failed, err := a.armSwitch(ctx, e); failed != nil || err != nil {
+		return a.commitAny(ctx, h.Rollout, failed, err)
+	}
 	body, err := a.persevere(ctx, "switch "+h.Rollout, hurrying, func(ctx context.Context) (lifecycle.Body, error) {
 		return a.alone(ctx, a.with(h, func(ctx context.Context, s activation.Spec) (lifecycle.Body, error) {
 			return activation.Switch(ctx, a.machine, s, a)

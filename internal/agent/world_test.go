@@ -69,6 +69,8 @@ type world struct {
 	mu      sync.Mutex
 	program map[fleet.Closure]program // in place of obey
 	probe   func() probe.Exit         // what the probe "app" finds
+	guards  bool                      // a guard acts; else it only watches
+	noGuard bool                      // a guard ends as soon as it is started
 	logged  bytes.Buffer
 	cancel  context.CancelFunc
 	done    chan error
@@ -197,6 +199,9 @@ func (w *world) write(name string, data []byte) {
 
 // runProgram stands in for every switch program.
 func (w *world) runProgram(ctx context.Context, u dirhost.Unit, out *os.File) int {
+	if u.Program == guardProgram {
+		return w.runGuard(ctx)
+	}
 	closure := fleet.Closure(filepath.Base(filepath.Dir(filepath.Dir(u.Program))))
 	w.mu.Lock()
 	run := w.program[closure]
@@ -264,6 +269,7 @@ func (w *world) start() {
 		RenewalThreshold: 0.5,
 		ClockPolicy:      agent.ClockTrust,
 		CacheURLs:        []string{"http://cache.test"},
+		Guard:            []string{guardProgram, "guard"},
 		Version:          "test",
 		Log:              slog.New(slog.NewJSONHandler(&lockedWriter{w: &w.logged}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Clock:            func() agent.ClockState { return agent.ClockState{Synchronised: true} },

@@ -153,6 +153,21 @@ func Check(path string) error {
 	return nil
 }
 
+// Read calls fn with the latest commit of the file at path, without ever writing
+// to it. What Check says about damage holds here as well. ErrLocked: somebody has
+// it open.
+func Read(path string, fn func(*Tx) error) error {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockTimeout})
+	if errors.Is(err, bbolterrors.ErrTimeout) {
+		return fmt.Errorf("read %s: %w", path, ErrLocked)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	defer db.Close()
+	return (&Journal{db: db}).View(fn)
+}
+
 // MoveAside renames a damaged journal so that a new one can be begun and the old
 // one can be looked at, and returns its new name.
 func MoveAside(path string, now time.Time) (string, error) {

@@ -15,6 +15,7 @@
 //	run/                             what a boot begins anew
 //	run/boot-id
 //	run/current-system               set by the closure's switch program
+//	run/agent                        who is the agent
 //	run/failed-units                 one name a line, written by it when it likes
 //	run/units/<slot>/                what runs or ran
 //
@@ -36,6 +37,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -58,6 +60,8 @@ type Machine struct {
 	dir    string // absolute
 	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	runner Runner
+
+	agentDown atomic.Pointer[os.File] // the agent's place, while StopAgent keeps it
 }
 
 var _ host.Machine = (*Machine)(nil)
