@@ -24,6 +24,8 @@ import (
 // Machine is one host. All methods may be called at any time and from several
 // goroutines, and are idempotent where their comment does not say otherwise.
 type Machine interface {
+	Guarding
+
 	// Facts reads what runs, what boots next, and which boot this is.
 	Facts(ctx context.Context) (Facts, error)
 
