@@ -159,7 +159,7 @@ func (a *Agent) wantedOfLive(e *entry, w lifecycle.Work, now time.Time) []job {
 		jobs = append(jobs, job{name("rollback"), func(ctx context.Context) error { return a.rollBack(ctx, e) }})
 	}
 	if w.Reboot != nil {
-		jobs = append(jobs, job{name("reboot"), func(ctx context.Context) error { return a.reboot(ctx, e, *w.Reboot) }})
+		jobs = append(jobs, job{name("reboot"), func(ctx context.Context) error { return a.reboot(ctx, e) }})
 	}
 	return jobs
 }

@@ -93,6 +93,8 @@ func (a *Agent) spec(ctx context.Context, h lifecycle.Host) (activation.Spec, er
 		CacheKeys:      roots.CacheKeys,
 		MinFreeStore:   a.cfg.MinFreeNix,
 		MinFreeBoot:    a.cfg.MinFreeBoot,
+		DeferOn:        a.cfg.DeferOn,
+		Guarded:        h.Policy.Guard != fleet.GuardOptional,
 		MaxFailedUnits: h.Policy.MaxFailedUnits(),
 		LastUplink:     a.uplink.LastAnswer,
 		Progress:       func(p host.FetchProgress) { a.progress.Store(&p) },
@@ -210,9 +212,13 @@ func (a *Agent) begin(ctx context.Context, rollout string) error {
 	if err != nil {
 		return fmt.Errorf("look at the machine: %w", err)
 	}
+	method, err := a.method(ctx, rollout, facts)
+	if err != nil {
+		return err
+	}
 	var b beginning
 	err = a.reducer.submit(ctx, "begin "+rollout, func(t *turn) (err error) {
-		b, err = t.beginActivation(rollout, lifecycle.MethodTestThenBoot, facts)
+		b, err = t.beginActivation(rollout, method, facts)
 		return err
 	})
 	switch {
@@ -224,6 +230,19 @@ func (a *Agent) begin(ctx context.Context, rollout string) error {
 		return &activation.Wait{On: b.on, Err: errors.New(b.wait)}
 	}
 	return nil
+}
+
+// method is how the rollout's target gets to run.
+func (a *Agent) method(ctx context.Context, rollout string, facts host.Facts) (string, error) {
+	e := a.reducer.view().find(rollout)
+	if e == nil {
+		return "", fmt.Errorf("begin %s: this host has no such rollout", rollout)
+	}
+	s, err := a.spec(ctx, e.Host)
+	if err != nil {
+		return "", err
+	}
+	return activation.Method(a.machine, facts.Current, s)
 }
 
 // unstage makes prior the boot default again, before a newer rollout begins.
@@ -254,7 +273,7 @@ func (a *Agent) noUnitRuns(ctx context.Context) error {
 	return nil
 }
 
-// switchOver makes the target live.
+// switchOver makes the target live, or stages it for the next boot.
 func (a *Agent) switchOver(ctx context.Context, e *entry) error {
 	h := e.Host
 	if failed, err := a.armSwitch(ctx, e); failed != nil || err != nil {
@@ -262,6 +281,9 @@ func (a *Agent) switchOver(ctx context.Context, e *entry) error {
 	}
 	body, err := a.persevere(ctx, "switch "+h.Rollout, hurrying, func(ctx context.Context) (lifecycle.Body, error) {
 		return a.alone(ctx, a.with(h, func(ctx context.Context, s activation.Spec) (lifecycle.Body, error) {
+			if h.SwitchMethod == lifecycle.MethodBoot {
+				return activation.Stage(ctx, a.machine, s)
+			}
 			return activation.Switch(ctx, a.machine, s, a)
 		}))
 	})
@@ -357,30 +379,48 @@ func failureOf(body lifecycle.Body) (failure, bool) {
 	return failure{}, false
 }
 
-// reboot boots the machine, once, when it may.
-func (a *Agent) reboot(ctx context.Context, e *entry, r lifecycle.Reboot) error {
-	worker := "reboot " + e.Host.Rollout
+// reboot boots the machine when it may. One that has agreed and did not go down is
+// asked again when the state wants that.
+func (a *Agent) reboot(ctx context.Context, e *entry) error {
+	rollout := e.Host.Rollout
+	worker := "reboot " + rollout
 	defer a.waits.clear(worker)
 	for {
-		wait := time.Duration(max(0, r.NotBefore-e.active(time.Now()))) * time.Second
-		if r.Window != nil {
-			wait = untilWindow(*r.Window, time.Now())
+		e := a.reducer.view().find(rollout)
+		if e == nil {
+			return nil
 		}
-		if wait <= 0 {
-			break
+		r := lifecycle.Want(e.Host).Reboot
+		if r == nil {
+			return nil
 		}
-		a.waits.set(worker, wire.WaitingOnWindow, "")
-		if !sleep(ctx, min(wait, time.Minute)) { // in steps: the clock may be set meanwhile
-			return ctx.Err()
+		if wait, on := untilReboot(*r, e.active(time.Now()), time.Now()); wait > 0 {
+			a.waits.set(worker, on, "")
+			if !sleep(ctx, min(wait, time.Minute)) { // in steps: the clock may be set meanwhile
+				return ctx.Err()
+			}
+			continue
+		}
+		if err := a.commit(ctx, rollout, lifecycle.RebootStarted{Reason: r.Reason}); err != nil {
+			return err
+		}
+		if _, err := a.persevere(ctx, worker, patient, func(ctx context.Context) (lifecycle.Body, error) {
+			return a.alone(ctx, func(ctx context.Context) (lifecycle.Body, error) { return nil, a.machine.Reboot(ctx) })
+		}); err != nil {
+			return err
 		}
 	}
-	if err := a.commit(ctx, e.Host.Rollout, lifecycle.RebootStarted{Reason: r.Reason}); err != nil {
-		return err
+}
+
+// untilReboot is how long it is until the machine may boot, and what keeps it.
+func untilReboot(r lifecycle.Reboot, active int64, now time.Time) (time.Duration, wire.WaitingOn) {
+	again := time.Duration(max(0, r.NotBefore-active)) * time.Second
+	if r.Window != nil {
+		if wait := untilWindow(*r.Window, now); wait > again {
+			return wait, wire.WaitingOnWindow
+		}
 	}
-	_, err := a.persevere(ctx, worker, patient, func(ctx context.Context) (lifecycle.Body, error) {
-		return a.alone(ctx, func(ctx context.Context) (lifecycle.Body, error) { return nil, a.machine.Reboot(ctx) })
-	})
-	return err
+	return again, wire.WaitingOnReboot
 }
 
 // setRoots keeps closures from being collected.
