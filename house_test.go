@@ -136,3 +136,54 @@ func TestTourIsTrue(t *testing.T) {
 		}
 	}
 }
+
+// The README names the tests that hold the promises: they must exist where it says.
+func TestPromisesHaveTheirTests(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for line := range strings.Lines(string(text)) {
+		for _, clause := range strings.Split(line, ";") {
+			folder := regexp.MustCompile("in `([a-z/]+)`").FindStringSubmatch(clause)
+			for _, name := range regexp.MustCompile("`(Test[A-Za-z]+)(…?)`").FindAllStringSubmatch(clause, -1) {
+				found++
+				if folder == nil {
+					t.Errorf("%s: the README does not say where", name[1])
+					continue
+				}
+				pattern := `^func ` + name[1]
+				if name[2] == "" {
+					pattern += `\(`
+				}
+				if out, err := exec.Command("git", "grep", "--untracked", "-E", pattern, "--", folder[1]+"/*_test.go").Output(); err != nil || len(out) == 0 {
+					t.Errorf("%s is not in %s", name[1], folder[1])
+				}
+			}
+		}
+	}
+	if found < 8 {
+		t.Errorf("the README names %d tests", found)
+	}
+}
+
+// A newcomer finds every room from ARCHITECTURE.md.
+func TestEveryRoomIsOnTheMap(t *testing.T) {
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range packages(t) {
+		room := strings.TrimPrefix(name, "nixfleet/")
+		// The backends of host are one room, and so is what only tests use.
+		for _, part := range []string{"internal/agent/host/", "internal/controlplane/fleettest"} {
+			if strings.HasPrefix(room, part) {
+				room = strings.TrimSuffix(part, "/")
+			}
+		}
+		if !strings.Contains(string(text), "`"+room+"`") {
+			t.Errorf("%s is not in ARCHITECTURE.md", room)
+		}
+	}
+}

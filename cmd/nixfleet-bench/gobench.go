@@ -1,11 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,34 +18,54 @@ func benchmarks(add func(Budget, float64)) error {
 		if b.Benchmark == "" {
 			continue
 		}
-		key := b.Package + " " + b.Benchmark
-		if results[key] == nil {
-			out, err := output("go", "test", "-run", "^$", "-bench", "^"+b.Benchmark+"$", "-benchmem", "-count", strconv.Itoa(runs), b.Package)
-			if err != nil {
-				return fmt.Errorf("%s: %w\n%s", key, err, out)
+		var values [2]float64
+		for i, name := range []string{b.Benchmark, b.Against} {
+			if name == "" {
+				continue
 			}
-			results[key] = medians(out)
+			key := b.Package + " " + name
+			if results[key] == nil {
+				out, err := output("go", "test", "-run", "^$", "-bench", pattern(name), "-benchmem", "-count", strconv.Itoa(runs), b.Package)
+				if err != nil {
+					return fmt.Errorf("%s: %w\n%s", key, err, out)
+				}
+				results[key] = medians(out, name)
+			}
+			value, ok := results[key][b.Metric]
+			if !ok {
+				return fmt.Errorf("%s does not report %s", key, b.Metric)
+			}
+			values[i] = value
 		}
-		value, ok := results[key][b.Metric]
-		if !ok {
-			return fmt.Errorf("%s does not report %s", key, b.Metric)
+		if b.Against != "" {
+			values[0] /= values[1]
 		}
-		add(b, value)
+		add(b, values[0])
 	}
 	return nil
+}
+
+// pattern matches one benchmark and nothing else.
+func pattern(name string) string {
+	return "^" + strings.ReplaceAll(name, "/", "$/^") + "$"
 }
 
 var metric = regexp.MustCompile(`([0-9.e+]+) ([A-Za-z/]+)`)
 
 // medians reads the output of go test -bench: the median of each metric over
 // the runs of one benchmark.
-func medians(out string) map[string]float64 {
+func medians(out, name string) map[string]float64 {
 	values := map[string][]float64{}
 	for line := range strings.Lines(out) {
-		if !strings.HasPrefix(line, "Benchmark") {
+		ran, rest, _ := strings.Cut(line, "\t")
+		ran = strings.TrimSpace(ran)
+		if dash := strings.LastIndexByte(ran, '-'); dash > 0 {
+			ran = ran[:dash] // the number of processors
+		}
+		if ran != name {
 			continue
 		}
-		for _, m := range metric.FindAllStringSubmatch(line, -1) {
+		for _, m := range metric.FindAllStringSubmatch(rest, -1) {
 			if v, err := strconv.ParseFloat(m[1], 64); err == nil {
 				values[m[2]] = append(values[m[2]], v)
 			}
@@ -61,30 +77,4 @@ func medians(out string) map[string]float64 {
 		median[unit] = all[len(all)/2]
 	}
 	return median
-}
-
-// binarySize builds the agent as it is released and weighs it.
-func binarySize(add func(Budget, float64)) error {
-	dir, err := os.MkdirTemp("", "nixfleet-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "nixfleet-agent")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./cmd/nixfleet-agent")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the agent: %w: %s", err, out)
-	}
-	info, err := os.Stat(binary)
-	if err != nil {
-		return err
-	}
-	for _, b := range budgets {
-		if b.Figure == "agent binary, stripped" {
-			add(b, float64(info.Size()))
-			return nil
-		}
-	}
-	return errors.New("the binary's size has no budget")
 }

@@ -72,7 +72,7 @@ func measure() error {
 	if err := benchmarks(add); err != nil {
 		return err
 	}
-	if err := binarySize(add); err != nil {
+	if err := programs(add); err != nil {
 		return err
 	}
 	if err := save(all, now); err != nil {
