@@ -21,6 +21,7 @@ var (
 	ErrOtherHost   = errors.New("the record is another host's")
 	ErrCutOffStart = errors.New("the start of the chain is missing")
 	ErrCutOffEnd   = errors.New("the end of the chain is missing")
+	ErrSSHSig      = errors.New("the SSH signature is not the host's over this record")
 )
 
 // Tampering says what is wrong with a chain and where.
@@ -52,9 +53,10 @@ type Chain struct {
 
 // Verified is what a chain that holds proves.
 type Verified struct {
-	Head    string // hash of the last record; After when there is none
-	Records int
-	Resets  []Reset
+	Head        string // hash of the last record; After when there is none
+	Records     int
+	Checkpoints int // of the records, those with an SSH signature
+	Resets      []Reset
 }
 
 // Reset is a place where the host began a new chain and said so, because it lost
@@ -94,6 +96,12 @@ func VerifyChain(c Chain) (Verified, error) {
 			proven.Resets = append(proven.Resets, reset)
 		case e.Prev != proven.Head:
 			return proven, c.brokenLink(i, proven.Head, links)
+		}
+		if e.SSHSig != "" {
+			if err := SSHVerify(links.hashes[i], e.SSHSig, c.Key); err != nil {
+				return proven, c.tampering(i, ErrSSHSig, "%v", err)
+			}
+			proven.Checkpoints++
 		}
 		proven.Head = links.hashes[i]
 		proven.Records++

@@ -156,6 +156,15 @@ func add(t testing.TB, chain []wire.Envelope, prev string, body lifecycle.Body, 
 	return append(slices.Clone(chain), envelope), hash
 }
 
+func sshSign(t testing.TB, head string) string {
+	t.Helper()
+	armoured, err := evidence.SSHSign(head, hostKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return armoured
+}
+
 func headOf(t testing.TB, chain []wire.Envelope) string {
 	t.Helper()
 	canonical, err := evidence.Of(chain[len(chain)-1]).Canonical()
@@ -168,8 +177,9 @@ func headOf(t testing.TB, chain []wire.Envelope) string {
 func TestChain(t *testing.T) {
 	records := chainOf(t, 5)
 	chain := evidence.Chain{Hostname: "web-01", Key: publicOf(hostKey(t)), Records: records, Head: headOf(t, records)}
+	records[2].SSHSig = sshSign(t, headOf(t, records[:3]))
 	proven, err := evidence.VerifyChain(chain)
-	if err != nil || proven.Records != 5 || proven.Head != chain.Head || len(proven.Resets) != 0 {
+	if err != nil || proven.Records != 5 || proven.Checkpoints != 1 || proven.Head != chain.Head || len(proven.Resets) != 0 {
 		t.Errorf("%+v, %v", proven, err)
 	}
 	// From a checkpoint on.
@@ -222,6 +232,8 @@ func TestTampering(t *testing.T) {
 		{"another key signed the end", forgedEnd, headOf(t, forgedEnd), evidence.ErrWrongKey, 5},
 		{"another signature on the same bytes", changed(3, func(e *wire.Envelope) { e.Signature = whole[2].Signature }), head, evidence.ErrWrongKey, 3},
 		{"another key signed the only one", byStranger[:1], "", evidence.ErrWrongKey, 0},
+		{"an SSH signature of another head", changed(3, func(e *wire.Envelope) { e.SSHSig = sshSign(t, headOf(t, whole[:3])) }), head, evidence.ErrSSHSig, 3},
+		{"an SSH signature that is none", changed(3, func(e *wire.Envelope) { e.SSHSig = "none" }), head, evidence.ErrSSHSig, 3},
 		{"another host's record", changed(2, func(e *wire.Envelope) { e.Hostname = "web-02" }), head, evidence.ErrOtherHost, 2},
 		{"the start is cut off", whole[2:], head, evidence.ErrCutOffStart, 0},
 		{"the end is cut off", whole[:4], head, evidence.ErrCutOffEnd, 4},
@@ -263,6 +275,39 @@ func TestResets(t *testing.T) {
 	records, _ := add(t, nil, evidence.Genesis, lifecycle.Notice{Code: lifecycle.NoticeChainReset}, hostKey(t))
 	if proven, err := evidence.VerifyChain(evidence.Chain{Hostname: "web-01", Key: publicOf(hostKey(t)), Records: records}); err != nil || len(proven.Resets) != 1 {
 		t.Errorf("%+v, %v", proven, err)
+	}
+}
+
+// TestInOrder: records come back into the order of their making, and none is
+// hidden.
+func TestInOrder(t *testing.T) {
+	whole := chainOf(t, 5)
+	second, _ := add(t, whole, evidence.Genesis, lifecycle.Notice{Code: lifecycle.NoticeChainReset}, hostKey(t))
+	fork := extend(t, whole[:2], headOf(t, whole[:2]), 1, strangersKey())[2]
+	at := func(order ...int) []wire.Envelope {
+		var records []wire.Envelope
+		for _, i := range order {
+			records = append(records, second[i])
+		}
+		return records
+	}
+	for name, c := range map[string]struct{ given, want []wire.Envelope }{
+		"as it is":            {at(0, 1, 2), at(0, 1, 2)},
+		"sent out of turn":    {at(0, 3, 1, 2, 4), at(0, 1, 2, 3, 4)},
+		"the first came last": {at(2, 1, 0), at(0, 1, 2)},
+		"two chains":          {at(0, 2, 1, 3, 4, 5), at(0, 1, 2, 3, 4, 5)},
+		"one is missing":      {at(0, 3, 1, 4), at(0, 1, 3, 4)},
+		"one is there twice":  {at(0, 1, 1, 2), at(0, 1, 2, 1)},
+		"one is forged":       {append(at(0, 1, 2), fork), append(at(0, 1, 2), fork)},
+		"there is none":       {nil, nil},
+	} {
+		got, err := evidence.InOrder(c.given)
+		if err != nil || !slices.EqualFunc(got, c.want, func(a, b wire.Envelope) bool { return a.Signature == b.Signature }) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if _, err := evidence.InOrder([]wire.Envelope{{Event: json.RawMessage("{")}}); !errors.Is(err, evidence.ErrMalformed) {
+		t.Errorf("no JSON: %v", err)
 	}
 }
 

@@ -2,9 +2,12 @@ package evidence_test
 
 import (
 	"bytes"
+	"encoding/pem"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"nixfleet/internal/evidence"
@@ -42,6 +45,9 @@ func TestStockToolsVerify(t *testing.T) {
 	if err := verify(signers, evidence.SSHNamespace, evidence.SSHMessage(head)); err != nil {
 		t.Error(err)
 	}
+	if err := evidence.SSHVerify(head, armoured, publicOf(hostKey(t))); err != nil {
+		t.Error(err)
+	}
 	if err := verify(signers, evidence.SSHNamespace, evidence.SSHMessage(evidence.Genesis)); err == nil {
 		t.Error("another hash was good")
 	}
@@ -50,6 +56,52 @@ func TestStockToolsVerify(t *testing.T) {
 	}
 	if err := verify(strangers, evidence.SSHNamespace, evidence.SSHMessage(head)); err == nil {
 		t.Error("another key was good")
+	}
+}
+
+// TestSSHVerify: it refuses what ssh-keygen refuses, also what another program
+// signed with the right key.
+func TestSSHVerify(t *testing.T) {
+	head, key := headOf(t, chainOf(t, 3)), publicOf(hostKey(t))
+	good := sshSign(t, head)
+	dir := t.TempDir()
+	secret, err := os.ReadFile("testdata/vectors/ssh_host_ed25519_key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyFile := filepath.Join(dir, "key")
+	if err := os.WriteFile(keyFile, secret, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bySSHKeygen := func(namespace, hash string) string {
+		cmd := exec.Command("ssh-keygen", "-Y", "sign", "-f", keyFile, "-n", namespace, "-O", "hashalg="+hash)
+		cmd.Stdin = bytes.NewReader(evidence.SSHMessage(head))
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	if err := evidence.SSHVerify(head, bySSHKeygen(evidence.SSHNamespace, "sha512"), key); err != nil {
+		t.Errorf("what ssh-keygen signed: %v", err)
+	}
+	for name, armoured := range map[string]string{
+		"nothing":           "",
+		"no armour":         "U1NIU0lH",
+		"something behind":  good + "x",
+		"not base64":        strings.Replace(good, "U1NI", "U1N!", 1),
+		"other magic":       strings.Replace(good, "U1NI", "U1NJ", 1),
+		"a part":            string(pem.EncodeToMemory(&pem.Block{Type: "SSH SIGNATURE", Bytes: []byte("SSHSIG\x00\x00\x00\x01")})),
+		"another hash":      sshSign(t, evidence.Genesis),
+		"another namespace": bySSHKeygen("file", "sha512"),
+		"another digest":    bySSHKeygen(evidence.SSHNamespace, "sha256"),
+	} {
+		if err := evidence.SSHVerify(head, armoured, key); !errors.Is(err, evidence.ErrSignature) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := evidence.SSHVerify(head, good, publicOf(strangersKey())); !errors.Is(err, evidence.ErrSignature) {
+		t.Errorf("another key: %v", err)
 	}
 }
 
