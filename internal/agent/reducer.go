@@ -382,6 +382,11 @@ func (t *turn) seal(rollout string, event lifecycle.Event) (envelope []byte, hea
 	if err != nil {
 		return nil, "", err
 	}
+	if evidence.CheckpointDue(t.next.self.Marks.ChainLength+1, event.Body.Kind()) {
+		if sealed.SSHSig, err = evidence.SSHSign(head, t.r.key); err != nil {
+			return nil, "", err
+		}
+	}
 	envelope, err = json.Marshal(sealed)
 	return envelope, head, err
 }
