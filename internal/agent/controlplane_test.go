@@ -366,3 +366,17 @@ func (c *controlPlane) decoded(rollout string) []lifecycle.Event {
 	}
 	return events
 }
+
+// refusals is how many orders were refused.
+func (c *controlPlane) refusals() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.rejects)
+}
+
+// toLose is how many answers will still be lost.
+func (c *controlPlane) toLose(path string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.loseAfter[path]
+}

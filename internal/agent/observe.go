@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"nixfleet/internal/agent/host"
@@ -37,20 +38,31 @@ func (a *Agent) observe(ctx context.Context) error {
 		case <-timer.C:
 			due = time.Now().Add(observeEvery)
 			timer.Reset(observeEvery)
+			changes := a.reducer.view().changes // taken before looking
 			facts, err := a.machine.Facts(ctx)
 			if err != nil {
 				a.log.Warn("the machine could not be looked at", "err", err)
 				continue
 			}
 			clock, resumed := a.clock(), suspended.since()
-			// An error has been logged by the reducer; the next look repeats it.
-			_ = a.reducer.submit(ctx, "observe the machine", func(t *turn) error { return t.observe(facts, clock, resumed) })
+			err = a.reducer.submit(ctx, "observe the machine", func(t *turn) error { return t.observe(facts, changes, clock, resumed) })
+			// Other errors were logged by the reducer; the next look comes anyway.
+			if errors.Is(err, errOutdated) {
+				timer.Reset(0)
+			}
 		}
 	}
 }
 
-// observe takes what the machine is, and lets it have its effects.
-func (t *turn) observe(f host.Facts, clock ClockState, resumed bool) error {
+// errOutdated: the machine was looked at before something became known of it.
+var errOutdated = errors.New("the observation is outdated")
+
+// observe takes what the machine is, and lets it have its effects. changes is the
+// count of events about the machine when it was looked at.
+func (t *turn) observe(f host.Facts, changes int64, clock ClockState, resumed bool) error {
+	if changes != t.next.changes {
+		return errOutdated
+	}
 	t.look(f)
 	t.observed = true
 	t.observation.Resumed = resumed

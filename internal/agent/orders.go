@@ -20,6 +20,10 @@ const (
 // that the agents of a control plane that comes back do not come in one instant.
 const pollSpread = 5 * time.Second
 
+// parkedAfter is when a poll that has not failed is taken for one that waits at the
+// control plane: its answer may be a minute away.
+const parkedAfter = 10 * time.Second
+
 // pollOrders keeps one poll for orders at the control plane, and follows or
 // refuses what comes.
 func (a *Agent) pollOrders(ctx context.Context) error {
@@ -31,7 +35,9 @@ func (a *Agent) pollOrders(ctx context.Context) error {
 	}
 	for ctx.Err() == nil {
 		began := time.Now()
+		parked := time.AfterFunc(parkedAfter, func() { a.uplinkWell("orders") })
 		order, err := a.uplink.Dispatch(ctx, wire.MaxWait)
+		parked.Stop()
 		switch {
 		case err != nil:
 		case order == nil:

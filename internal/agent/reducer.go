@@ -356,8 +356,22 @@ func (t *turn) event(rollout string, body lifecycle.Body) error {
 	t.events = append(t.events, newEvent{rollout: rollout, event: event, envelope: envelope, from: e.Host.State, to: stepped.State})
 	t.writes = append(t.writes, func(tx *journal.Tx) error { return tx.Append(rollout, event.Seq, envelope) })
 	t.update(rollout, func(e *entry) { e.Host = stepped })
+	t.outdate(body)
 	t.quarantine(rollout)
 	return nil
+}
+
+// outdate makes what was seen of the machine before an event about it worthless:
+// a look that was taken during a switch must not be held against its outcome.
+func (t *turn) outdate(body lifecycle.Body) {
+	switch body.Kind() {
+	case lifecycle.KindActivationStarted, lifecycle.KindActivationCompleted, lifecycle.KindActivationDeferred,
+		lifecycle.KindActivationFailed, lifecycle.KindPersisted, lifecycle.KindRollbackComplete:
+		t.observation = nil
+		t.next.changes++
+	case lifecycle.KindObserved:
+		t.next.changes++
+	}
 }
 
 // seal signs an event into the host's chain. It gives the envelope to send and

@@ -92,7 +92,7 @@ func TestALostJournal(t *testing.T) {
 				m.Meta.SignedAt = &old
 				w.publish(m, w.ci)
 				w.order(m.ID())
-				w.eventually("the older one is refused", func() bool { return len(w.cp.rejects) == 1 })
+				w.eventually("the older one is refused", func() bool { return w.cp.refusals() == 1 })
 				if r := w.cp.rejects[0]; r.Reason != wire.RejectReason(trust.ErrOlderThanAccepted) {
 					t.Errorf("refused as %s", r.Reason)
 				}
@@ -147,7 +147,7 @@ func TestMarksSurviveTheLossOfTheirFile(t *testing.T) {
 		m.Meta.SignedAt = &old
 		w.publish(m, w.ci)
 		w.order(m.ID())
-		w.eventually("it is refused", func() bool { return len(w.cp.rejects) == 1 })
+		w.eventually("it is refused", func() bool { return w.cp.refusals() == 1 })
 	})
 }
 
@@ -243,7 +243,10 @@ func TestAReplacedCertificateIsUsedAtOnce(t *testing.T) {
 		cert := issueAgent(t, w.cp.ca, w.hostPublic(), time.Hour*24*365)
 		w.write("state/agent-cert.pem", identity.EncodeCertificate(cert))
 		time.Sleep(3 * time.Minute)
-		if last := w.cp.certs[len(w.cp.certs)-1]; last.SerialNumber.Cmp(cert.SerialNumber) != 0 {
+		w.cp.mu.Lock()
+		last := w.cp.certs[len(w.cp.certs)-1]
+		w.cp.mu.Unlock()
+		if last.SerialNumber.Cmp(cert.SerialNumber) != 0 {
 			t.Error("the old one is still in use")
 		}
 	})
@@ -263,7 +266,7 @@ func TestAnUntrustedClockStopsNewTargetsOnly(t *testing.T) {
 		}
 		w.start()
 		w.release(w.v2)
-		w.eventually("it is refused", func() bool { return len(w.cp.rejects) == 1 })
+		w.eventually("it is refused", func() bool { return w.cp.refusals() == 1 })
 		if r := w.cp.rejects[0]; r.Reason != wire.RejectClockSuspect {
 			t.Errorf("refused as %s", r.Reason)
 		}
@@ -279,7 +282,7 @@ func TestANewJournalNumbersNothingBeforeOneAnswer(t *testing.T) {
 	story(t, func(w *world) {
 		w.cp.locked(func() { w.cp.loseAfter[wire.PathHeartbeat] = 10 })
 		r := w.release(w.v2)
-		w.eventually("an answer arrives", func() bool { return w.cp.loseAfter[wire.PathHeartbeat] == 0 })
+		w.eventually("an answer arrives", func() bool { return w.cp.toLose(wire.PathHeartbeat) == 0 })
 		if got := w.cp.kinds(r); got != "" {
 			t.Errorf("events before an answer: %s", got)
 		}

@@ -17,6 +17,7 @@ type state struct {
 
 	facts   *host.Facts // as last observed; nil before the first observation
 	factsAt time.Time
+	changes int64 // events about the machine, counted so that an older look is known for one
 }
 
 // entry is one rollout of this host. It is replaced, never changed.

@@ -104,7 +104,7 @@ func TestTargetsThatAreRefused(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			story(t, func(w *world) {
 				r := test.publish(w)
-				w.eventually("the order is refused", func() bool { return len(w.cp.rejects) > 0 })
+				w.eventually("the order is refused", func() bool { return w.cp.refusals() > 0 })
 				got := w.cp.rejects[0]
 				if string(got.Reason) != test.reason || got.RolloutID != r || got.Detail == "" || got.RetryAfterSecs < 60 || got.RetryAfterSecs > 1800 {
 					t.Errorf("got %+v, want reason %s", got, test.reason)
@@ -121,7 +121,7 @@ func TestRefusalsBackOff(t *testing.T) {
 	story(t, func(w *world) {
 		for i, want := range []int{60, 120, 240, 480, 960, 1800, 1800} {
 			w.order("stable@00ff")
-			w.eventually("the order is refused", func() bool { return len(w.cp.rejects) == i+1 })
+			w.eventually("the order is refused", func() bool { return w.cp.refusals() == i+1 })
 			if got := w.cp.rejects[i].RetryAfterSecs; got != want {
 				t.Errorf("refusal %d: again after %d s, want %d", i, got, want)
 			}
@@ -239,7 +239,7 @@ func TestAFailedClosureIsQuarantined(t *testing.T) {
 		w.setProgram(w.v2, obey)
 
 		again := w.release(w.v2)
-		w.eventually("it is refused", func() bool { return len(w.cp.rejects) == 1 })
+		w.eventually("it is refused", func() bool { return w.cp.refusals() == 1 })
 		if r := w.cp.rejects[0]; r.Reason != wire.RejectQuarantined || r.RolloutID != again {
 			t.Errorf("refused as %+v", r)
 		}
@@ -252,11 +252,11 @@ func TestTheQuarantineEndsAndDoubles(t *testing.T) {
 	story(t, func(w *world) {
 		w.setProgram(w.v2, exits(2))
 		for _, delay := range []time.Duration{24 * time.Hour, 48 * time.Hour} {
-			n := len(w.cp.rejects)
+			n := w.cp.refusals()
 			w.until(w.release(w.v2), lifecycle.Reverted)
 			time.Sleep(delay - time.Hour)
 			w.release(w.v2)
-			w.eventually("it is refused", func() bool { return len(w.cp.rejects) == n+1 })
+			w.eventually("it is refused", func() bool { return w.cp.refusals() == n+1 })
 			time.Sleep(time.Hour)
 		}
 	})
@@ -326,7 +326,7 @@ func TestASignalIsAnsweredInEveryState(t *testing.T) {
 	t.Run("unknown rollout", func(t *testing.T) {
 		story(t, func(w *world) {
 			w.signal("stable@00ff")
-			w.eventually("it is refused", func() bool { return len(w.cp.rejects) == 1 })
+			w.eventually("it is refused", func() bool { return w.cp.refusals() == 1 })
 		})
 	})
 }

@@ -71,7 +71,7 @@ type world struct {
 	probe   func() probe.Exit         // what the probe "app" finds
 	guards  bool                      // a guard acts; else it only watches
 	noGuard bool                      // a guard ends as soon as it is started
-	logged  bytes.Buffer
+	logged  logBuffer
 	cancel  context.CancelFunc
 	done    chan error
 }
@@ -112,17 +112,7 @@ func (w *world) build() {
 		w.runner.Close()
 	})
 
-	_, ciKey, _ := ed25519.GenerateKey(rand.Reader)
-	_, w.hostKey, _ = ed25519.GenerateKey(rand.Reader)
-	var err error
-	w.ci, err = trust.NewSigner(ciKey)
-	w.must(err)
-
-	caKey, err := identity.NewKey()
-	w.must(err)
-	ca, err := identity.NewCA("test", caKey, time.Now(), 10*365*24*time.Hour)
-	w.must(err)
-	caPEM := identity.EncodeCertificate(ca.Cert)
+	ca := w.buildFiles()
 	serverKey, err := identity.NewKey()
 	w.must(err)
 	template, err := identity.ServerTemplate([]string{"cp.test"}, time.Now(), 365*24*time.Hour)
@@ -145,7 +135,22 @@ func (w *world) build() {
 		l.Close()
 		<-served
 	})
+}
 
+// buildFiles makes what an agent finds on its host, and gives the authority that
+// everybody believes.
+func (w *world) buildFiles() identity.CA {
+	_, ciKey, _ := ed25519.GenerateKey(rand.Reader)
+	_, w.hostKey, _ = ed25519.GenerateKey(rand.Reader)
+	var err error
+	w.ci, err = trust.NewSigner(ciKey)
+	w.must(err)
+
+	caKey, err := identity.NewKey()
+	w.must(err)
+	ca, err := identity.NewCA("test", caKey, time.Now(), 10*365*24*time.Hour)
+	w.must(err)
+	caPEM := identity.EncodeCertificate(ca.Cert)
 	w.write("ca.pem", caPEM)
 	block, err := ssh.MarshalPrivateKey(w.hostKey, "")
 	w.must(err)
@@ -154,6 +159,7 @@ func (w *world) build() {
 	w.writeRoots(w.ci.Public(), string(caPEM))
 	w.must(os.MkdirAll(w.path("state"), 0o700))
 	w.write("state/agent-cert.pem", identity.EncodeCertificate(issueAgent(w.t, ca, w.hostPublic(), identity.DefaultValidity)))
+	return ca
 }
 
 func (w *world) writeRoots(ci trust.Key, caPEM string) {
@@ -252,10 +258,9 @@ func (w *world) setProbe(code int) {
 	w.probe = func() probe.Exit { return probe.Exit{Code: code} }
 }
 
-// start starts an agent on the machine.
-func (w *world) start() {
-	w.t.Helper()
-	cfg := agent.Config{
+// settings are those of every agent here.
+func (w *world) settings() agent.Config {
+	return agent.Config{
 		ControlPlane:     &url.URL{Scheme: "https", Host: "cp.test:443"},
 		MachineID:        host1,
 		PollInterval:     time.Minute,
@@ -271,10 +276,9 @@ func (w *world) start() {
 		CacheURLs:        []string{"http://cache.test"},
 		Guard:            []string{guardProgram, "guard"},
 		Version:          "test",
-		Log:              slog.New(slog.NewJSONHandler(&lockedWriter{w: &w.logged}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log:              slog.New(slog.NewJSONHandler(&w.logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Clock:            func() agent.ClockState { return agent.ClockState{Synchronised: true} },
 		Probes: probe.Machine{
-			Dial: w.net.dial,
 			Exec: func(context.Context, probe.Command) (probe.Exit, error) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
@@ -282,6 +286,12 @@ func (w *world) start() {
 			},
 		},
 	}
+}
+
+// start starts an agent on the machine.
+func (w *world) start() {
+	w.t.Helper()
+	cfg := w.settings()
 	if w.config != nil {
 		w.config(&cfg)
 	}
@@ -294,15 +304,22 @@ func (w *world) start() {
 	go func() { w.done <- a.Run(ctx) }()
 }
 
-type lockedWriter struct {
+// logBuffer is written by agents and read by tests.
+type logBuffer struct {
 	mu sync.Mutex
-	w  io.Writer
+	b  bytes.Buffer
 }
 
-func (l *lockedWriter) Write(b []byte) (int, error) {
+func (l *logBuffer) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.w.Write(b)
+	return l.b.Write(b)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // stop ends the agent as its service manager would.
@@ -373,7 +390,7 @@ func (w *world) publish(m *fleet.Manifest, signer trust.Signer) {
 
 func (w *world) order(rollout string) {
 	w.cp.locked(func() {
-		id := fmt.Sprintf("order-%d", len(w.cp.orders)+len(w.cp.rejects)+w.ref*100)
+		id := fmt.Sprintf("order-%d-%d", w.ref, len(w.cp.orders)+len(w.cp.rejects))
 		w.cp.orders = append(w.cp.orders, wire.Order{OrderID: id, Kind: wire.OrderDispatch, Hostname: host1, RolloutID: rollout})
 	})
 }
