@@ -278,7 +278,7 @@ func TestHostIsTakenThroughARollout(t *testing.T) {
 		t.Errorf("the rollout's hosts: %+v", hosts)
 	}
 	evidence := get[wire.Page[wire.EvidenceItem]](operator, wire.Fill(wire.PathHostEvidence, h.Name))
-	if len(evidence.Items) != len(events) || evidence.Items[0].Envelope.Signature == "" {
+	if len(evidence.Items) != len(events) || evidence.Items[0].Envelope.Signature == "" || evidence.Items[len(events)-1].Envelope.SSHSig == "" {
 		t.Errorf("evidence: %+v", evidence)
 	}
 	if certs := get[wire.Page[wire.CertificateView]](operator, wire.PathCertificates); len(certs.Items) != 1 || certs.Items[0].Name != h.Name {

@@ -1,12 +1,14 @@
 package core_test
 
 import (
+	"crypto/ed25519"
 	"encoding/json"
 	"strings"
 	"testing"
 
 	"nixfleet/internal/controlplane/fleettest"
 	"nixfleet/internal/controlplane/store"
+	"nixfleet/internal/evidence"
 	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/wire"
 )
@@ -193,5 +195,47 @@ func TestUndeclaredKeyIsMarkedUnverified(t *testing.T) {
 	}
 	if v := w.host(h.Name); strings.Join(v.Conditions, " ") != wire.ConditionUnverified {
 		t.Errorf("conditions: %v", v.Conditions)
+	}
+}
+
+// What an auditor gets is what the host signed, SSH signatures included, also out
+// of a database that was opened again and of one that was lost and filled by the
+// hosts' replays.
+func TestEvidenceIsServedAsItWasSigned(t *testing.T) {
+	f := fleettest.New(t, 1)
+	h := f.Hosts[0]
+	w := start(t, f)
+	id := w.publish("aa", newSystem)
+	sent := h.Converge(id, w.poll(h.Name).OrderID, oldSystem, newSystem)
+	w.send(h, sent, all(wire.StatusStored, len(sent))...)
+	w.proves(h, len(sent))
+	w.reopen()
+	w.proves(h, len(sent))
+
+	lost := start(t, f)
+	lost.publish("aa", newSystem)
+	lost.send(h, sent, all(wire.StatusStored, len(sent))...)
+	lost.proves(h, len(sent))
+}
+
+// proves checks that the stored records of a host are a whole chain, which ends
+// with an SSH signature, and can be had in parts.
+func (w *world) proves(h *fleettest.Host, records int) {
+	w.t.Helper()
+	items, err := w.Evidence(w.t.Context(), h.Name, 0, 1000)
+	w.ok(err)
+	chain := evidence.Chain{Hostname: h.Name, Key: h.Key.Public().(ed25519.PublicKey)}
+	for _, item := range items {
+		chain.Records = append(chain.Records, item.Envelope)
+	}
+	proven, err := evidence.VerifyChain(chain)
+	w.ok(err)
+	if proven.Records != records || proven.Checkpoints != 1 || items[records-1].Envelope.SSHSig == "" {
+		w.t.Errorf("proven is %+v of %d records", proven, records)
+	}
+	rest, err := w.Evidence(w.t.Context(), h.Name, items[1].LogID, 2)
+	w.ok(err)
+	if len(rest) != 2 || rest[0].LogID != items[2].LogID || rest[0].Envelope.Prev != chain.Records[2].Prev {
+		w.t.Errorf("after %d there is %+v", items[1].LogID, rest)
 	}
 }

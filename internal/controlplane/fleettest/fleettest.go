@@ -172,9 +172,10 @@ type Host struct {
 	Name string
 	Key  ed25519.PrivateKey
 
-	t    testing.TB
-	seq  map[string]int64
-	prev string
+	t      testing.TB
+	seq    map[string]int64
+	prev   string
+	sealed int64
 }
 
 func newHost(t testing.TB, name string) *Host {
@@ -199,7 +200,7 @@ func (h *Host) Numbered(rollout string, seq int64, body lifecycle.Body) json.Raw
 	return h.Seal(rollout, raw)
 }
 
-// Seal makes an envelope of any event.
+// Seal makes an envelope of any event, with an SSH signature where one is due.
 func (h *Host) Seal(rollout string, event json.RawMessage) json.RawMessage {
 	h.t.Helper()
 	envelope, hash, err := evidence.Seal(evidence.Record{
@@ -208,6 +209,13 @@ func (h *Host) Seal(rollout string, event json.RawMessage) json.RawMessage {
 	}, h.Key)
 	check(h.t, err)
 	h.prev = hash
+	h.sealed++
+	var of struct{ Kind lifecycle.Kind }
+	check(h.t, json.Unmarshal(event, &of))
+	if evidence.CheckpointDue(h.sealed, of.Kind) {
+		envelope.SSHSig, err = evidence.SSHSign(hash, h.Key)
+		check(h.t, err)
+	}
 	out, err := json.Marshal(envelope)
 	check(h.t, err)
 	return out
