@@ -75,14 +75,19 @@ func (l *Lab) Programs() string {
 }
 
 // System builds a system for a host and gives its store path. Fault is one of
-// those that toplevel.nix lists.
-func (l *Lab) System(host, version, fault string) string {
+// those that toplevel.nix lists, and so are its further arguments, as name=value.
+func (l *Lab) System(host, version, fault string, further ...string) string {
 	l.T.Helper()
 	source, err := filepath.Abs("toplevel.nix")
 	if err != nil {
 		l.T.Fatal(err)
 	}
-	out, err := l.nix("nix-build", "--no-out-link", source, "--argstr", "host", host, "--argstr", "version", version, "--argstr", "fault", fault).Output()
+	argv := []string{"nix-build", "--no-out-link", source}
+	for _, argument := range append(further, "host="+host, "version="+version, "fault="+fault) {
+		name, value, _ := strings.Cut(argument, "=")
+		argv = append(argv, "--argstr", name, value)
+	}
+	out, err := l.nix(argv...).Output()
 	if err != nil {
 		l.T.Fatalf("build system %s %s: %v", host, version, err)
 	}
@@ -158,9 +163,9 @@ func (h *Host) install(ctx context.Context, t testing.TB, cache *Cache, system s
 	}
 }
 
-// agentLog shows what the agent of a running host has logged.
+// agentLog shows what the agent and the guard of a running host have logged.
 func (h *Host) agentLog(t testing.TB) {
-	if log, err := h.Exec(context.Background(), "journalctl", "--quiet", "-u", agentUnitName, "-o", "cat", "-n", "200"); err == nil {
-		t.Logf("agent of %s:\n%s", h.Name, log)
+	if log, err := h.Exec(context.Background(), "journalctl", "--quiet", "-u", agentUnitName, "-u", guardUnitName, "-u", "nixfleet-guard-now.service", "-o", "cat", "-n", "400"); err == nil {
+		t.Logf("agent and guard of %s:\n%s", h.Name, log)
 	}
 }

@@ -21,6 +21,12 @@ case "$1" in
     fi ;;
 esac
 [ "$1" = boot ] && exit 0
+# What init speaks cannot be swapped: nothing was changed, and only a boot helps.
+if [ -e /run/current-system ] && ! cmp -s /run/current-system/init-interface-version @out@/init-interface-version; then
+  echo 'the init interface changed: this system can only be booted into' >&2
+  exit 100
+fi
+echo @version@ >> /var/lib/lab-made-live
 ln -sfn @out@ /run/current-system
 systemctl reset-failed
 [ -x /etc/lab-switch-hook ] && /etc/lab-switch-hook "$1" "@version@"

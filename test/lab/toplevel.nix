@@ -6,7 +6,9 @@
 # fault: ""         a good system
 #        "unit"     a unit fails during the switch, which then exits with 4
 #        "probe"    the switch works, and the system lacks /healthy
-{ host, version, fault ? "" }:
+# dbus:             the version of D-Bus, which may not be swapped in a running system
+# interface:        that of the init interface; another than the running one exits 100
+{ host, version, fault ? "", dbus ? "1", interface ? "1" }:
 let
   make = name: attributes: script: derivation ({
     inherit name;
@@ -15,21 +17,31 @@ let
     PATH = "/usr/bin:/bin";
     args = [ "-ec" script ];
   } // attributes);
-  # A second path, so that the closure is more than one.
-  etc = make "etc-${version}" { inherit version; } ''
+  # Paths of their own, which systems share as long as these do not change.
+  bus = make "dbus-${dbus}" { } ''
+    mkdir $out; printf '[Unit]\nDescription=D-Bus\n' > $out/dbus.service
+  '';
+  linux = make "linux-6.1" { } ''
+    mkdir $out; echo kernel > $out/bzImage
+  '';
+  etc = make "etc-${version}" { inherit version bus; } ''
     mkdir -p $out/systemd/system
-    printf '[Unit]\nDescription=D-Bus\n' > $out/systemd/system/dbus.service
+    ln -s $bus/dbus.service $out/systemd/system/dbus.service
     for unit in nixfleet-agent nixfleet-guard; do
       printf '[Unit]\nDescription=%s\n' $unit > $out/systemd/system/$unit.service
     done
     echo $version > $out/version
   '';
 in
-make "nixos-system-${host}-${version}" { inherit version fault etc; switch = ./switch-to-configuration.sh; init = ./init.sh; } ''
+make "nixos-system-${host}-${version}" {
+  inherit version fault interface etc linux;
+  switch = ./switch-to-configuration.sh;
+  init = ./init.sh;
+} ''
   mkdir -p $out/bin $out/sw/lib/systemd $out/specialisation
-  echo kernel > $out/kernel; echo initrd > $out/initrd
+  ln -s $linux/bzImage $out/kernel; echo initrd > $out/initrd
   printf %s $version > $out/nixos-version
-  printf 'systemd 1' > $out/init-interface-version
+  printf 'systemd %s' $interface > $out/init-interface-version
   printf %s $system > $out/system
   ln -s /lib/systemd/systemd $out/sw/lib/systemd/systemd
   ln -s $out/sw $out/systemd
