@@ -133,12 +133,11 @@ func (a *Agent) fullStatus() (Status, error) {
 		st.CertificateNotAfter = cert.NotAfter
 	}
 	err := a.journal.View(func(tx *journal.Tx) error {
-		for seq, raw := range tx.Events(st.Rollout, max(1, tx.Last(st.Rollout)-lastEvents+1)) {
+		for _, raw := range tx.Events(st.Rollout, max(1, tx.Last(st.Rollout)-lastEvents+1)) {
 			var envelope wire.Envelope
 			if err := json.Unmarshal(raw, &envelope); err != nil {
 				return err
 			}
-			_ = seq
 			st.Events = append(st.Events, slices.Clone(envelope.Event))
 		}
 		var err error

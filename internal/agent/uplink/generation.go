@@ -103,9 +103,8 @@ func (c *Client) newGeneration() (*generation, error) {
 	case err != nil:
 		return nil, err
 	default:
-		// Through the callback, because by the list Go would leave out an expired
-		// or foreign certificate's issuer check to the server's hints, and an
-		// expired one must reach the server to be renewed.
+		// By the callback, which sends it whatever the server hints at: also an expired
+		// one has to arrive there, to be renewed.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}
 	g.transport = &http.Transport{
