@@ -9,16 +9,14 @@ import (
 // they name each other: rollouts may have been sent out of turn. Chains, and what
 // follows nothing that is here, stay in the order in which they were given; no
 // record is left out.
-func InOrder(records []wire.Envelope) ([]wire.Envelope, error) {
+func InOrder(records []wire.Envelope) []wire.Envelope {
 	hashes := make([]string, len(records))
 	here := map[string]bool{}
 	for i, e := range records {
-		canonical, err := Of(e).Canonical()
-		if err != nil {
-			return nil, err
+		if canonical, err := Of(e).Canonical(); err == nil { // else nothing can follow it
+			hashes[i] = trust.Sum(canonical)
+			here[hashes[i]] = true
 		}
-		hashes[i] = trust.Sum(canonical)
-		here[hashes[i]] = true
 	}
 	followers := map[string][]int{}
 	var begin []int // of each run of records, the first
@@ -44,5 +42,5 @@ func InOrder(records []wire.Envelope) ([]wire.Envelope, error) {
 			i = next[0]
 		}
 	}
-	return ordered, nil
+	return ordered
 }
