@@ -43,7 +43,8 @@ type cli struct {
 	Token        tokenCmd        `cmd:"" help:"Bootstrap tokens, with which hosts enrol."`
 	Operator     operatorCmd     `cmd:"" help:"Operators' certificates."`
 	Key          keyCmd          `cmd:"" help:"Look at keys."`
-	Verify       verifyCmd       `cmd:"" help:"Verify signed documents offline."`
+	Verify       verifyCmd       `cmd:"" help:"Verify signed documents and evidence offline."`
+	Evidence     evidenceCmd     `cmd:"" help:"Hosts' signed records: export and verify them."`
 	Canonicalize canonicalizeCmd `cmd:"" help:"Read a JSON document, write the bytes that nixfleet signs."`
 	Version      versionCmd      `cmd:"" help:"Show the version."`
 

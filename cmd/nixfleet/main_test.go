@@ -30,7 +30,7 @@ func TestVerbs(t *testing.T) {
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(ts *testscript.TestScript, neg bool, args []string){"code": code},
+		Cmds:                map[string]func(ts *testscript.TestScript, neg bool, args []string){"code": code, "bundle": writeBundle},
 		Setup: func(e *testscript.Env) error {
 			abs, err := filepath.Abs(vectors)
 			e.Setenv("VECTORS", abs)

@@ -14,6 +14,7 @@ import (
 
 type verifyCmd struct {
 	Artifact verifyArtifactCmd `cmd:"" help:"Verify a signed document: exit 0 good, 1 not good, 2 wrong use."`
+	Evidence evidenceVerifyCmd `cmd:"" help:"Verify a bundle of evidence, as nixfleet evidence verify does."`
 }
 
 type verifyArtifactCmd struct {
