@@ -148,10 +148,6 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer a.journal.Close()
-	// Before the machine is looked at: what the guard did is no drift.
-	if err := a.reducer.tellGuardActed(a.guardFiles()); err != nil {
-		return err
-	}
 	defer a.uplink.Close()
 	listeners, err := a.listen()
 	if err != nil {
@@ -162,6 +158,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.cfg.Notify("READY=1")
 	a.log.Info("started", "version", a.cfg.Version, "machine", a.cfg.MachineID, "controlPlane", a.cfg.ControlPlane.String())
 
+	// Before the machine is looked at: what the guard did is no drift.
+	if err := a.awaitGuard(ctx); err != nil {
+		return err
+	}
+	if err := a.reducer.tellGuardActed(a.guardFiles()); err != nil {
+		return err
+	}
 	go a.reducer.run()
 	var workers sync.WaitGroup
 	start := func(name string, run func(context.Context) error) {

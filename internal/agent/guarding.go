@@ -184,6 +184,27 @@ func (a *Agent) programs() []fleet.Closure {
 	return paths
 }
 
+// awaitGuard waits for a guard that is at work: the system that it goes back to
+// may start the agent before all is done.
+func (a *Agent) awaitGuard(ctx context.Context) error {
+	for a.guardFiles().Claimed() {
+		held, err := activation.Lock(ctx, a.cfg.activationLockFile())
+		if err == nil {
+			held.Release()
+			return nil
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !errors.As(err, new(*activation.Wait)) {
+			return err
+		}
+		a.log.Info("a guard is at work", "err", err)
+		a.cfg.Notify("WATCHDOG=1")
+	}
+	return nil
+}
+
 // tellGuardActed commits what a guard did while there was no agent.
 func (r *reducer) tellGuardActed(files guard.Files) error {
 	o, err := files.Outcome()

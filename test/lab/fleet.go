@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -198,15 +199,43 @@ func (f *Fleet) Add(host string) map[string]string {
 		"closureHash": nil, "pubkey": strings.TrimSpace(read(key + ".pub")),
 	}
 	return map[string]string{
-		"/etc/ssh/ssh_host_ed25519_key":        read(key),
-		"/etc/nixfleet/agent/trust.json":       read(f.Folder.Trust()),
-		"/etc/nixfleet/agent/ca.pem":           read(f.Folder.CACert()),
-		"/etc/nixfleet/agent/token":            read(token),
-		"/etc/systemd/system/" + agentUnitName: agentUnit(host, f.URL),
+		"/etc/ssh/ssh_host_ed25519_key":  read(key),
+		"/etc/nixfleet/agent/trust.json": read(f.Folder.Trust()),
+		"/etc/nixfleet/agent/ca.pem":     read(f.Folder.CACert()),
+		"/etc/nixfleet/agent/token":      read(token),
+		unitDir + agentUnitName:          agentUnit(host, f.URL),
+		unitDir + guardUnitName:          guardUnit,
 	}
 }
 
-const agentUnitName = "nixfleet-agent.service"
+// unitDir is where the lab's services are, so that /etc is free for masks.
+const unitDir = "/usr/local/lib/systemd/system/"
+
+const (
+	agentUnitName = "nixfleet-agent.service"
+	guardUnitName = "nixfleet-guard.service"
+)
+
+// guardUnit is the guard of a boot: it starts in emergency mode, too, before any
+// network, and is always the program that prior's agent has left a link to. Here
+// that is /usr/local/bin/nixfleet-agent; on NixOS it is a store path.
+const guardUnit = `[Unit]
+Description=nixfleet guard
+DefaultDependencies=no
+RequiresMountsFor=/var/lib/nixfleet-agent
+ConditionPathExistsGlob=/var/lib/nixfleet-agent/lease*
+Conflicts=shutdown.target
+Before=shutdown.target
+IgnoreOnIsolate=yes
+StartLimitIntervalSec=0
+[Service]
+ExecStart=/var/lib/nixfleet-agent/guard guard
+Restart=on-failure
+RestartSec=1
+OOMScoreAdjust=-1000
+[Install]
+WantedBy=sysinit.target
+`
 
 // agentUnit is the service as the NixOS module has it, with the lab's paths.
 func agentUnit(host, url string) string {
@@ -255,7 +284,7 @@ func (f *Fleet) Enrol(ctx context.Context, h *Host, files map[string]string, env
 	if err := h.Write(ctx, "/usr/local/bin/nixfleet-agent", string(program), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, argv := range [][]string{{"systemctl", "daemon-reload"}, {"systemctl", "enable", "--now", agentUnitName}} {
+	for _, argv := range [][]string{{"systemctl", "daemon-reload"}, {"systemctl", "enable", guardUnitName}, {"systemctl", "enable", "--now", agentUnitName}} {
 		if _, err := h.Exec(ctx, argv...); err != nil {
 			t.Fatal(err)
 		}
@@ -276,17 +305,17 @@ func (f *Fleet) Host(ctx context.Context, rollout, host string) (wire.RolloutHos
 	return wire.RolloutHost{}, fmt.Errorf("%s is not in %s", host, rollout)
 }
 
+// Events are those that a host sent in a rollout.
+func (f *Fleet) Events(ctx context.Context, rollout, host string) ([]wire.EventView, error) {
+	all, err := operator.List[wire.EventView](ctx, f.Client, wire.Fill(wire.PathRolloutEvents, rollout), "")
+	return slices.DeleteFunc(all, func(e wire.EventView) bool { return e.Hostname != host }), err
+}
+
 // LastEvent is the kind of the newest event that a host sent in a rollout.
 func (f *Fleet) LastEvent(ctx context.Context, rollout, host string) (string, error) {
-	all, err := operator.List[wire.EventView](ctx, f.Client, wire.Fill(wire.PathRolloutEvents, rollout), "")
-	if err != nil {
-		return "", err
+	events, err := f.Events(ctx, rollout, host)
+	if err != nil || len(events) == 0 {
+		return "none", err
 	}
-	last := "none"
-	for _, e := range all {
-		if e.Hostname == host {
-			last = string(e.Kind)
-		}
-	}
-	return last, nil
+	return string(events[len(events)-1].Kind), nil
 }

@@ -163,9 +163,9 @@ func (h *Host) install(ctx context.Context, t testing.TB, cache *Cache, system s
 	}
 }
 
-// agentLog shows what the agent of a running host has logged.
+// agentLog shows what the agent and the guard of a running host have logged.
 func (h *Host) agentLog(t testing.TB) {
-	if log, err := h.Exec(context.Background(), "journalctl", "--quiet", "-u", agentUnitName, "-o", "cat", "-n", "200"); err == nil {
-		t.Logf("agent of %s:\n%s", h.Name, log)
+	if log, err := h.Exec(context.Background(), "journalctl", "--quiet", "-u", agentUnitName, "-u", guardUnitName, "-u", "nixfleet-guard-now.service", "-o", "cat", "-n", "400"); err == nil {
+		t.Logf("agent and guard of %s:\n%s", h.Name, log)
 	}
 }

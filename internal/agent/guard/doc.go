@@ -20,6 +20,7 @@
 //	<state-dir>/lease.claimed  the same, while or after a guard acts on it
 //	<state-dir>/guard          link to the program that guards
 //	<state-dir>/guard-outcome  what a guard did, until an agent has committed it
+//	<boot folder>/lock         held by the guard that watches
 //	<boot folder>/alive        the agent's last sign of life
 //	<boot folder>/since        since when, in this boot, a guard has watched this lease
 package guard

@@ -2,9 +2,12 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"os"
 	"time"
 
+	"nixfleet/internal/agent/activation"
 	"nixfleet/internal/agent/host"
 )
 
@@ -38,6 +41,14 @@ func Run(ctx context.Context, c Config) error {
 		return err // and be started again
 	}
 	g.boot = facts.BootID
+	only, err := g.only(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer only.Release()
 	c.Log.Info("guard: watching", "stateDir", c.StateDir, "boot", g.boot)
 	lease, why, err := g.watch(ctx)
 	if ctx.Err() != nil {
@@ -51,6 +62,21 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	return nil
+}
+
+// only waits until no other guard is at work: that of the boot and that of the
+// agent are one after the other.
+func (g *guard) only(ctx context.Context) (*activation.Held, error) {
+	if err := os.MkdirAll(g.files.BootDir, 0o700); err != nil {
+		return nil, err
+	}
+	for {
+		held, err := activation.Lock(ctx, g.files.only())
+		var wait *activation.Wait
+		if err == nil || !errors.As(err, &wait) {
+			return held, err
+		}
+	}
 }
 
 // watch returns the lease when it is time to act on it, and nil when there is
@@ -88,8 +114,8 @@ func (g *guard) consider(ctx context.Context, switched *time.Duration) (*Lease, 
 	if lease == nil {
 		return nil, StandDown, "nothing is guarded", nil
 	}
-	if claimed, err := g.files.isClaimed(); err != nil || claimed {
-		return lease, Act, "a guard was interrupted", err
+	if g.files.Claimed() {
+		return lease, Act, "a guard was interrupted", nil
 	}
 	sight, err := g.look(ctx, *switched)
 	if err != nil {

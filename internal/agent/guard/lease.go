@@ -67,6 +67,7 @@ func (f Files) outcome() string { return filepath.Join(f.StateDir, "guard-outcom
 func (f Files) link() string    { return filepath.Join(f.StateDir, "guard") }
 func (f Files) lock() string    { return filepath.Join(f.StateDir, "activation.lock") }
 func (f Files) journal() string { return filepath.Join(f.StateDir, "journal.db") }
+func (f Files) only() string    { return filepath.Join(f.BootDir, "lock") }
 func (f Files) alive() string   { return filepath.Join(f.BootDir, "alive") }
 func (f Files) since() string   { return filepath.Join(f.BootDir, "since") }
 
@@ -142,13 +143,10 @@ func (f Files) claim(l Lease) error {
 	return syncDir(f.StateDir)
 }
 
-// isClaimed tells whether a guard has begun to act.
-func (f Files) isClaimed() (bool, error) {
-	_, err := os.Stat(f.claimed())
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
+// Claimed tells whether a guard has begun to act.
+func (f Files) Claimed() bool {
+	_, err := os.Lstat(f.claimed())
+	return !errors.Is(err, os.ErrNotExist)
 }
 
 // Outcome is what a guard did.
