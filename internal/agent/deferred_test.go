@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"nixfleet/internal/agent/host/hosttest"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/lifecycle"
+	"nixfleet/internal/wire"
 )
 
 // inhibited gives a closure that may not be made live while the host's first one
@@ -54,7 +56,7 @@ func TestATargetThatMayNotBeMadeLiveIsBootedInto(t *testing.T) {
 		if h.SwitchMethod != lifecycle.MethodBoot || h.Prior != w.v1 {
 			t.Errorf("method %s, prior %s", h.SwitchMethod, h.Prior)
 		}
-		time.Sleep(24 * time.Hour)
+		time.Sleep(3 * time.Hour)
 		w.crash() // and nothing of it is forgotten
 		w.start()
 		time.Sleep(time.Hour)
@@ -99,8 +101,21 @@ func TestAStagedHostBootsInItsWindow(t *testing.T) {
 		if now := time.Now().UTC(); now.Hour() != 2 {
 			t.Errorf("it asked for a boot at %s", now)
 		}
-		time.Sleep(5 * time.Hour) // this machine does not boot itself; it is not told again and again
+		// This machine does not boot itself. It is not told again, and when the window
+		// has closed it is left alone until the next.
+		time.Sleep(2 * time.Hour)
 		w.wantKinds(r, deferredKinds+" RebootStarted")
+		var on []wire.WaitingOn // the last that was said: what has not changed is left out
+		w.cp.locked(func() {
+			for _, b := range w.cp.beats {
+				if len(b.WaitingOn) > 0 {
+					on = b.WaitingOn
+				}
+			}
+		})
+		if !slices.Contains(on, wire.WaitingOnWindow) {
+			t.Errorf("after the window it waits on %s", on)
+		}
 		w.powerCut()
 		w.until(r, lifecycle.Converged)
 		w.runsAndBoots(target, target)

@@ -405,6 +405,9 @@ func (a *Agent) reboot(ctx context.Context, e *entry) error {
 			return err
 		}
 		if _, err := a.persevere(ctx, worker, patient, func(ctx context.Context) (lifecycle.Body, error) {
+			if r.Window != nil && untilWindow(*r.Window, time.Now()) > 0 {
+				return nil, nil // it has closed over a machine that would not go down
+			}
 			return a.alone(ctx, func(ctx context.Context) (lifecycle.Body, error) { return nil, a.machine.Reboot(ctx) })
 		}); err != nil {
 			return err
