@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
+	"nixfleet/internal/durable"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/identity"
-	"nixfleet/internal/nix"
 )
 
 type tokenCmd struct {
@@ -119,21 +118,5 @@ func allow(path string, entry fleet.Nonce, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return replace(path, append(text, '\n'))
-}
-
-// replace writes a file as a whole.
-func replace(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nix.SyncDir(filepath.Dir(path))
+	return durable.WriteFile(path, append(text, '\n'), 0o644)
 }

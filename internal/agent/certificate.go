@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"nixfleet/internal/agent/uplink"
+	"nixfleet/internal/durable"
 	"nixfleet/internal/identity"
 	"nixfleet/internal/wire"
 )
@@ -191,5 +192,5 @@ func (a *Agent) storeCertificate(ctx context.Context, c wire.CertificateResponse
 	if err := os.MkdirAll(filepath.Dir(a.cfg.ClientCertFile), 0o700); err != nil {
 		return err
 	}
-	return writeFile(a.cfg.ClientCertFile, []byte(c.CertPem))
+	return durable.WriteFile(a.cfg.ClientCertFile, []byte(c.CertPem), 0o600)
 }

@@ -1,13 +1,14 @@
 package nix
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+
+	"nixfleet/internal/durable"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
@@ -27,7 +28,7 @@ func CreateCacheDir(dir string, key SecretKey, compression string) (*CacheDir, e
 		return nil, err
 	}
 	info := []byte("StoreDir: " + StoreDir + "\nWantMassQuery: 1\nPriority: 30\n")
-	if err := replaceFile(filepath.Join(dir, "nix-cache-info"), info); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, "nix-cache-info"), info, 0o644); err != nil {
 		return nil, err
 	}
 	return &CacheDir{dir: dir, key: key, compression: compression}, nil
@@ -50,7 +51,7 @@ func (c *CacheDir) Add(name, tree string, references ...string) (base string, er
 		return "", err
 	}
 	// Last, because a narinfo without its archive would be a broken promise.
-	return n.Base, replaceFile(filepath.Join(c.dir, PathHash(n.Base)+".narinfo"), n.Format())
+	return n.Base, durable.WriteFile(filepath.Join(c.dir, PathHash(n.Base)+".narinfo"), n.Format(), 0o644)
 }
 
 // writeNar writes the compressed archive to a temporary file beside its place,
@@ -100,20 +101,3 @@ func compress(name string, w io.Writer) (z io.WriteCloser, extension string, err
 type nopWriteCloser struct{ io.Writer }
 
 func (nopWriteCloser) Close() error { return nil }
-
-// replaceFile writes a file so that a reader sees all of the old or all of the
-// new one, also after a power cut.
-func replaceFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, bytes.NewReader(data))
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return SyncDir(filepath.Dir(path))
-}

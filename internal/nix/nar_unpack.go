@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"nixfleet/internal/durable"
 )
 
 // What an archive may be at most. The contents of files are limited by the size
@@ -161,7 +163,7 @@ func (u *unpacker) directory(dest string, depth int) error {
 			return err
 		}
 		if word == ")" {
-			return SyncDir(dest)
+			return durable.SyncDir(dest)
 		}
 		if err := want("entry", word); err != nil {
 			return err
@@ -257,13 +259,4 @@ func (u *unpacker) full(b []byte) error {
 		err = io.ErrUnexpectedEOF
 	}
 	return err
-}
-
-// SyncDir makes a directory's entries durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"nixfleet/internal/nix"
+	"nixfleet/internal/durable"
 )
 
 // pair is a signed document on its way into the published folder.
@@ -47,7 +47,7 @@ func (p pair) publish(path string) (err error) {
 	if err := os.Rename(doc, path); err != nil {
 		return errors.Join(err, os.Remove(doc))
 	}
-	return nix.SyncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // staged writes a file beside its place, durably.

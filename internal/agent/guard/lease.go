@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/durable"
 	"nixfleet/internal/fleet"
 )
 
@@ -112,7 +113,7 @@ func (f Files) Write(l Lease) error {
 	if err == nil && there != nil && l.Extends(*there) {
 		return nil
 	}
-	if err := host.ReplaceLink(f.link(), l.Agent); err != nil {
+	if err := durable.Symlink(l.Agent, f.link()); err != nil {
 		return fmt.Errorf("link the guard: %w", err)
 	}
 	if err := writeJSON(f.lease(), l); err != nil {
@@ -129,7 +130,7 @@ func (f Files) Remove() error {
 			return fmt.Errorf("remove the lease: %w", err)
 		}
 	}
-	return syncDir(f.StateDir)
+	return durable.SyncDir(f.StateDir)
 }
 
 // claim makes the lease one that a guard acts on.
@@ -140,7 +141,7 @@ func (f Files) claim(l Lease) error {
 	if err := os.Remove(f.lease()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("claim the lease: %w", err)
 	}
-	return syncDir(f.StateDir)
+	return durable.SyncDir(f.StateDir)
 }
 
 // Claimed tells whether a guard has begun to act.
@@ -175,7 +176,7 @@ func (f Files) ForgetOutcome() error {
 	if err := os.Remove(f.outcome()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return syncDir(f.StateDir)
+	return durable.SyncDir(f.StateDir)
 }
 
 func readJSON(path string, v any) error {
@@ -192,25 +193,5 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	tmp := path + ".new"
-	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(text)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.WriteFile(path, text, 0o600)
 }

@@ -1,12 +1,12 @@
 package host
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"nixfleet/internal/durable"
 	"nixfleet/internal/fleet"
 )
 
@@ -39,34 +39,9 @@ func KeepRoots(dir string, want []fleet.Closure, present func(fleet.Closure) boo
 		if kept[c] || !present(c) {
 			continue
 		}
-		if err := ReplaceLink(filepath.Join(dir, string(c)), target(c)); err != nil {
+		if err := durable.Symlink(target(c), filepath.Join(dir, string(c))); err != nil {
 			return fmt.Errorf("add a GC root: %w", err)
 		}
 	}
-	return syncDir(dir)
-}
-
-// ReplaceLink makes a symlink in place of whatever link was there: a reader sees
-// the old one or the new one, also after a power cut.
-func ReplaceLink(path, target string) error {
-	tmp := path + ".new"
-	err := os.Symlink(target, tmp)
-	if errors.Is(err, os.ErrExist) { // left by a crash, or another's just now
-		err = errors.Join(os.Remove(tmp), os.Symlink(target, tmp))
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.SyncDir(dir)
 }

@@ -22,6 +22,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"nixfleet/internal/durable"
+
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 )
@@ -70,7 +72,7 @@ func Open(path string) (*Journal, error) {
 	}
 	if errors.Is(statErr, os.ErrNotExist) {
 		// The file's name must be as durable as its first commit.
-		if err := syncDir(filepath.Dir(path)); err != nil {
+		if err := durable.SyncDir(filepath.Dir(path)); err != nil {
 			db.Close()
 			return nil, err
 		}
@@ -175,14 +177,5 @@ func MoveAside(path string, now time.Time) (string, error) {
 	if err := os.Rename(path, aside); err != nil {
 		return "", err
 	}
-	return aside, syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return aside, durable.SyncDir(filepath.Dir(path))
 }

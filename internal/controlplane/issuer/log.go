@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"nixfleet/internal/durable"
 )
 
 // The roles in the log. A server has none in its certificate.
@@ -48,17 +50,9 @@ func (l *log) append(e entry) error {
 		return fmt.Errorf("audit log: %w", err)
 	}
 	_, err = f.Write(append(line, '\n'))
-	if err := errors.Join(err, f.Sync(), f.Close(), l.syncFolder()); err != nil {
+	// The folder too: the file may be new.
+	if err := errors.Join(err, f.Sync(), f.Close(), durable.SyncDir(filepath.Dir(l.file))); err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
 	return nil
-}
-
-// syncFolder makes the file's name as durable as its lines: it may be new.
-func (l *log) syncFolder() error {
-	dir, err := os.Open(filepath.Dir(l.file))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/durable"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/nix"
 )
@@ -57,7 +58,7 @@ func (m *Machine) root(f host.Fetch) error {
 	if f.Rollout == "" || filepath.Base(f.Rollout) != f.Rollout {
 		return fmt.Errorf("%q cannot name a GC root", f.Rollout)
 	}
-	return host.ReplaceLink(m.path("nix/var/nix/gcroots/nixfleet/"+f.Rollout), "../../../../store/"+string(f.Closure))
+	return durable.Symlink("../../../../store/"+string(f.Closure), m.path("nix/var/nix/gcroots/nixfleet/"+f.Rollout))
 }
 
 var errNoKeys = errors.New("no cache keys are pinned")
@@ -161,7 +162,7 @@ func (f *fetching) from(ctx context.Context, c *nix.Client, base string) error {
 		return err
 	}
 	if known, err := f.m.valid(base); err == nil && known != nil && known.NarHash == info.NarHash && !f.m.damaged(known) {
-		return writeFile(f.m.registration(base), info.Format()) // only the signature was missing
+		return durable.WriteFile(f.m.registration(base), info.Format(), 0o644) // only the signature was missing
 	}
 	dir, err := os.MkdirTemp(f.m.path("nix/store"), ".new-")
 	if err != nil {
@@ -224,25 +225,8 @@ func (m *Machine) register(info *nix.NarInfo, unpacked string) error {
 	if err := os.Rename(unpacked, dest); err != nil {
 		return err
 	}
-	if err := nix.SyncDir(filepath.Dir(dest)); err != nil {
+	if err := durable.SyncDir(filepath.Dir(dest)); err != nil {
 		return err
 	}
-	return writeFile(registration, info.Format())
-}
-
-// writeFile replaces a file durably; a reader sees all of the old or of the new.
-func writeFile(path string, data []byte) error {
-	tmp := filepath.Join(filepath.Dir(path), ".new-"+newID())
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp))
-	}
-	return nix.SyncDir(filepath.Dir(path))
+	return durable.WriteFile(registration, info.Format(), 0o644)
 }

@@ -42,6 +42,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/durable"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/nix"
 )
@@ -219,11 +220,11 @@ func (m *Machine) SetProfile(ctx context.Context, c fleet.Closure) (int, error) 
 	}
 	if last != c {
 		highest++
-		if err := host.ReplaceLink(m.path("nix/var/nix/profiles/"+generationLink(highest)), "../../../store/"+string(c)); err != nil {
+		if err := durable.Symlink("../../../store/"+string(c), m.path("nix/var/nix/profiles/"+generationLink(highest))); err != nil {
 			return 0, err
 		}
 	}
-	return highest, host.ReplaceLink(m.path("nix/var/nix/profiles/system"), generationLink(highest))
+	return highest, durable.Symlink(generationLink(highest), m.path("nix/var/nix/profiles/system"))
 }
 
 func generationLink(n int) string { return "system-" + strconv.Itoa(n) + "-link" }
@@ -268,7 +269,7 @@ func (m *Machine) SyncBoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close(), nix.SyncDir(m.path("boot")))
+	return errors.Join(f.Sync(), f.Close(), durable.SyncDir(m.path("boot")))
 }
 
 // Reboot is not supported: whoever owns the directory turns the machine on.
