@@ -30,13 +30,12 @@ const (
 func (a *Agent) keepGuard(ctx context.Context, e *entry, g lifecycle.Guard) error {
 	lease := a.leaseOf(e, g)
 	for {
-		if err := a.reducer.submit(ctx, "sign of life", func(*turn) error { return nil }); ctx.Err() != nil {
-			return nil
-		} else if err == nil {
+		err := a.reducer.submit(ctx, "sign of life", func(*turn) error { return nil })
+		if err == nil {
 			err = a.arm(ctx, lease)
-			if err != nil && ctx.Err() == nil {
-				a.log.Error("the guard is not armed", "rollout", lease.Rollout, "err", err)
-			}
+		}
+		if err != nil && ctx.Err() == nil {
+			a.log.Error("the guard is not armed", "rollout", lease.Rollout, "err", err)
 		}
 		if !sleep(ctx, lease.Beat()) {
 			return nil

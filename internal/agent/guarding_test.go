@@ -108,7 +108,7 @@ func TestAnAgentThatDiesInItsSoakIsGuarded(t *testing.T) {
 		r := w.release(w.v2)
 		w.until(r, lifecycle.Soaking)
 		w.eventually("it is persisted", func() bool { return w.mirror(r).Persisted })
-		time.Sleep(20 * time.Minute) // the agent lives: nothing happens
+		time.Sleep(40 * time.Minute) // the agent lives: nothing happens
 		w.runsAndBoots(w.v2, w.v2)
 		w.stop()
 		died := time.Now()
