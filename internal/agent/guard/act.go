@@ -19,6 +19,9 @@ const (
 	// liveTries is how often prior is made live before a boot has to do it.
 	liveTries = 2
 
+	// interruptedLimit is less than a stopping unit has.
+	interruptedLimit = 20 * time.Second
+
 	firstPause = time.Second
 	lastPause  = time.Minute
 )
@@ -140,7 +143,8 @@ func (g *guard) once(ctx context.Context, spec activation.Spec, marks recorder) 
 }
 
 // reboot asks for a boot, once: boots that do not lead to prior must not go on for
-// ever. The claim is what the guard of that boot finds.
+// ever. The claim is what the guard of that boot finds. One that was refused, as
+// by somebody who blocks it, is asked for again.
 func (g *guard) reboot(ctx context.Context, l *Lease) {
 	if l.Rebooted {
 		return
@@ -151,7 +155,27 @@ func (g *guard) reboot(ctx context.Context, l *Lease) {
 		g.Log.Warn("guard: rebooting into prior", "prior", string(l.Prior))
 		err = g.Machine.Reboot(ctx)
 	}
-	if err != nil && !errors.Is(err, host.ErrNotSupported) {
-		g.Log.Error("guard: no boot", "err", err)
+	if err == nil || ctx.Err() != nil || errors.Is(err, host.ErrNotSupported) {
+		return
+	}
+	g.Log.Error("guard: no boot", "err", err)
+	l.Rebooted = false
+	if err := g.files.claim(*l); err != nil {
+		g.Log.Error("guard: no boot will be asked for again", "err", err)
+	}
+}
+
+// interrupted is the end of a guard that was stopped while it acted. Unless the
+// machine goes down an agent must live; it starts another guard, which goes on.
+func (g *guard) interrupted(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), interruptedLimit)
+	defer cancel()
+	g.Log.Warn("guard: stopped in the middle; the lease stays")
+	state, err := g.Machine.SystemState(ctx)
+	if err == nil && state != host.SystemStopping {
+		err = g.Machine.StartAgent(ctx)
+	}
+	if err != nil {
+		g.Log.Error("guard: the agent cannot be started", "err", err)
 	}
 }

@@ -58,10 +58,12 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil || lease == nil {
 		return err
 	}
-	if err := g.act(ctx, *lease, why); err != nil && ctx.Err() == nil {
-		return err
+	err = g.act(ctx, *lease, why)
+	if err != nil && ctx.Err() != nil {
+		g.interrupted(ctx)
+		return nil
 	}
-	return nil
+	return err
 }
 
 // only waits until no other guard is at work: that of the boot and that of the

@@ -244,12 +244,15 @@ type rebooted struct {
 	state host.SystemState
 	asked atomic.Int32
 	then  func()
+	no    int32 // how often it is refused at first
 }
 
 func (m *rebooted) SystemState(context.Context) (host.SystemState, error) { return m.state, nil }
 
 func (m *rebooted) Reboot(context.Context) error {
-	m.asked.Add(1)
+	if m.asked.Add(1) <= m.no {
+		return errors.New("somebody blocks it")
+	}
 	m.then()
 	return nil
 }
@@ -274,6 +277,9 @@ func TestGuardFinishesByABoot(t *testing.T) {
 			w.silent()
 			w.must(guard.Run(ctx, w.config))
 			w.sees(w.v2, w.v1)
+			release, err := w.m.BeAgent(t.Context()) // nobody keeps the agent down meanwhile
+			w.must(err)
+			release()
 			if n := m.asked.Load(); n != 1 {
 				t.Fatalf("it asked for %d boots", n)
 			}
@@ -288,18 +294,18 @@ func TestGuardFinishesByABoot(t *testing.T) {
 	}
 }
 
-// A boot that led nowhere is not asked for again: prior is made live as soon as
-// that is possible.
+// A boot that is refused is asked for again, one that led nowhere is not: prior is
+// made live as soon as that is possible.
 func TestGuardAsksForOneBoot(t *testing.T) {
 	w := newWorld(t, `if [ $action = test ] && [ ! -e "$NIXFLEET_ROOT/mended" ]; then exit 1; fi; obey`)
-	m := &rebooted{Machine: w.m, state: host.SystemUp, then: func() {
+	m := &rebooted{Machine: w.m, state: host.SystemUp, no: 1, then: func() {
 		w.must(os.WriteFile(filepath.Join(w.m.Dir(), "mended"), nil, 0o644))
 	}}
 	w.config.Machine = m
 	w.silent()
 	w.guard()
-	if n := m.asked.Load(); n != 1 {
-		t.Errorf("it asked for %d boots", n)
+	if n := m.asked.Load(); n != 2 {
+		t.Errorf("it asked for %d boots, of which one was refused", n)
 	}
 	w.wentBack("silent")
 }
