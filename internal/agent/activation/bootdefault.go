@@ -76,7 +76,7 @@ func makeDefault(ctx context.Context, m host.Machine, s Spec, c fleet.Closure, n
 	if err := m.SyncBoot(ctx); err != nil {
 		return defaulted{}, &stepFailure{lifecycle.PhaseBoot, run.ExitCode, account(run, "sync the boot file system: "+err.Error())}, nil
 	}
-	facts, err := m.Facts(ctx)
+	facts, err := look(ctx, m, c)
 	if err != nil {
 		return defaulted{}, nil, transient(ctx, "read the boot default back", err)
 	}

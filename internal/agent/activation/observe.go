@@ -16,11 +16,19 @@ import (
 // Observe looks at the machine. When what runs is a specialisation of one of the
 // known closures, that closure runs.
 func Observe(ctx context.Context, m host.Machine, known ...fleet.Closure) (lifecycle.Observed, error) {
-	f, err := m.Facts(ctx)
+	f, err := look(ctx, m, known...)
 	if err != nil {
 		return lifecycle.Observed{}, fmt.Errorf("look at the machine: %w", err)
 	}
 	return lifecycle.Observed{Current: Base(m, f.Current, known...), BootDefault: f.BootDefault, BootID: f.BootID}, nil
+}
+
+// look reads the machine's facts. When what boots is a specialisation of one of the
+// known closures, as a system may have it by default, that closure boots.
+func look(ctx context.Context, m host.Machine, known ...fleet.Closure) (host.Facts, error) {
+	f, err := m.Facts(ctx)
+	f.BootDefault = Base(m, f.BootDefault, known...)
+	return f, err
 }
 
 // Base is the one of the known closures that the running one is a specialisation

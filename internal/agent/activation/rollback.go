@@ -23,7 +23,7 @@ func Rollback(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecy
 		return nil, err
 	}
 	defer held.Release()
-	facts, err := m.Facts(ctx)
+	facts, err := look(ctx, m, s.Target, s.Prior)
 	if err != nil {
 		return nil, transient(ctx, "look at the machine", err)
 	}
@@ -31,7 +31,7 @@ func Rollback(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecy
 	if err != nil {
 		return nil, err
 	}
-	if facts, err = m.Facts(ctx); err != nil { // what was stopped may have moved it
+	if facts, err = look(ctx, m, s.Target, s.Prior); err != nil { // what was stopped may have moved it
 		return nil, transient(ctx, "look at the machine", err)
 	}
 	var exit int
@@ -74,7 +74,7 @@ func BootPrior(ctx context.Context, m host.Machine, s Spec) (lifecycle.Body, err
 		return nil, err
 	}
 	defer held.Release()
-	facts, err := m.Facts(ctx)
+	facts, err := look(ctx, m, s.Target, s.Prior)
 	if err != nil {
 		return nil, transient(ctx, "look at the machine", err)
 	}
@@ -120,7 +120,7 @@ func goLive(ctx context.Context, m host.Machine, s Spec, facts host.Facts, uncle
 		if last, err = await(ctx, m, host.SlotRollback, id); err != nil {
 			return host.Run{}, err
 		}
-		if facts, err = m.Facts(ctx); err != nil {
+		if facts, err = look(ctx, m, s.Target, s.Prior); err != nil {
 			return host.Run{}, transient(ctx, "look at the machine", err)
 		}
 	}
@@ -149,7 +149,7 @@ func goLive(ctx context.Context, m host.Machine, s Spec, facts host.Facts, uncle
 
 // judgeRollback looks at the machine: prior runs, and boots, or it failed.
 func judgeRollback(ctx context.Context, m host.Machine, s Spec, run host.Run, exit int) (lifecycle.Body, error) {
-	facts, err := m.Facts(ctx)
+	facts, err := look(ctx, m, s.Target, s.Prior)
 	if err != nil {
 		return nil, transient(ctx, "look at the machine", err)
 	}

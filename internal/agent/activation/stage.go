@@ -18,7 +18,7 @@ func Stage(ctx context.Context, m host.Machine, s Spec) (lifecycle.Body, error) 
 		return nil, err
 	}
 	defer held.Release()
-	facts, err := m.Facts(ctx)
+	facts, err := look(ctx, m, s.Target, s.Prior)
 	if err != nil {
 		return nil, transient(ctx, "look at the machine", err)
 	}

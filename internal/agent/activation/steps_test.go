@@ -236,4 +236,27 @@ func TestSpecialisationCountsAsItsSystem(t *testing.T) {
 			t.Errorf("%+v, %v; want %s", got, err, c.want)
 		}
 	}
+	// It may boot, too.
+	if err := os.WriteFile(filepath.Join(w.m.Dir(), "boot/default"), []byte(special.Path()+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Observe(t.Context(), w.m, w.v1, w.spec.Target); err != nil || got.BootDefault != w.spec.Target {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A system whose boot loader starts a specialisation of it by default is persisted.
+func TestPersistedAsASpecialisation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `read name <"$NIXFLEET_ROOT/special"; echo "/nix/store/$name" >"$NIXFLEET_ROOT/boot/default"`)
+	special := w.cache.Closure("special", hosttest.Obey)
+	w.write("special", string(special)+"\n")
+	dir := filepath.Join(w.m.Path(w.spec.Target), "specialisation")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.Symlink(special.Path(), dir+"/vm")); err != nil {
+		t.Fatal(err)
+	}
+	body, err := Persist(t.Context(), w.m, w.spec)
+	if got := is[lifecycle.Persisted](t, body, err); !got.BootDefaultVerified {
+		t.Errorf("%+v", got)
+	}
 }

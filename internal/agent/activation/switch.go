@@ -25,7 +25,7 @@ func Switch(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecycl
 		return nil, err
 	}
 	defer held.Release()
-	facts, err := m.Facts(ctx)
+	facts, err := look(ctx, m, s.Target, s.Prior)
 	if err != nil {
 		return nil, transient(ctx, "look at the machine", err)
 	}
@@ -137,7 +137,7 @@ func finishSwitch(ctx context.Context, m host.Machine, s Spec, rec Recorder, mar
 	if err != nil {
 		return nil, err
 	}
-	facts, err := m.Facts(ctx)
+	facts, err := look(ctx, m, s.Target, s.Prior)
 	if err != nil {
 		return nil, transient(ctx, "look at the machine", err)
 	}
