@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,6 +120,27 @@ func TestSomebodyElseSwitchesTheHost(t *testing.T) {
 			w.eventually("it is reported", func() bool { return w.mirror(r).Drifted })
 			w.runsAndBoots(w.v3, w.v2)
 		})
+	})
+}
+
+// A switch may make a specialisation of its system live, which is another path.
+func TestASpecialisationOfTheTargetIsNoDrift(t *testing.T) {
+	story(t, func(w *world) {
+		w.policy.SoakSecsByWave = []int{600}
+		w.setProgram(w.v2, func(ctx context.Context, w *world, c fleet.Closure, action string) int {
+			code := obey(ctx, w, c, action)
+			if action == "test" {
+				dir := filepath.Join(w.machine, "nix/store", string(c), "specialisation")
+				if err := errors.Join(os.MkdirAll(dir, 0o755), os.Symlink(w.v3.Path(), filepath.Join(dir, "vm"))); err != nil {
+					t.Error(err)
+				}
+				obey(ctx, w, w.v3, action)
+			}
+			return code
+		})
+		r := w.release(w.v2)
+		w.until(r, lifecycle.Converged)
+		w.wantKinds(r, happy)
 	})
 }
 

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"nixfleet/internal/agent/activation"
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/fleet"
 	"nixfleet/internal/trust"
 )
 
@@ -39,7 +41,7 @@ func (a *Agent) observe(ctx context.Context) error {
 			due = time.Now().Add(observeEvery)
 			timer.Reset(observeEvery)
 			changes := a.reducer.view().changes // taken before looking
-			facts, err := a.machine.Facts(ctx)
+			facts, err := a.look(ctx)
 			if err != nil {
 				a.log.Warn("the machine could not be looked at", "err", err)
 				continue
@@ -71,6 +73,22 @@ func (t *turn) observe(f host.Facts, changes int64, clock ClockState, resumed bo
 	}
 	t.saveLongRunning()
 	return nil
+}
+
+// look looks at the machine as the rollouts under way see it: a specialisation of
+// their systems is that system.
+func (a *Agent) look(ctx context.Context) (host.Facts, error) {
+	s := a.reducer.view()
+	var known []fleet.Closure
+	for _, e := range []*entry{s.live(), s.next()} {
+		if e != nil {
+			known = append(known, e.Host.Target)
+			if e.Host.Prior != "" {
+				known = append(known, e.Host.Prior)
+			}
+		}
+	}
+	return activation.Observe(ctx, a.machine, known...)
 }
 
 // look makes an observation what this turn decides by.

@@ -208,9 +208,9 @@ func (a *Agent) begin(ctx context.Context, rollout string) error {
 	if err := a.noUnitRuns(ctx); err != nil {
 		return err
 	}
-	facts, err := a.machine.Facts(ctx)
+	facts, err := a.look(ctx)
 	if err != nil {
-		return fmt.Errorf("look at the machine: %w", err)
+		return err
 	}
 	method, err := a.method(ctx, rollout, facts)
 	if err != nil {

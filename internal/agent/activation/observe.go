@@ -10,17 +10,17 @@ import (
 
 	"nixfleet/internal/agent/host"
 	"nixfleet/internal/fleet"
-	"nixfleet/internal/lifecycle"
 )
 
-// Observe looks at the machine. When what runs is a specialisation of one of the
-// known closures, that closure runs.
-func Observe(ctx context.Context, m host.Machine, known ...fleet.Closure) (lifecycle.Observed, error) {
+// Observe looks at the machine. When what runs, or what boots, is a specialisation
+// of one of the known closures, it is that closure.
+func Observe(ctx context.Context, m host.Machine, known ...fleet.Closure) (host.Facts, error) {
 	f, err := look(ctx, m, known...)
 	if err != nil {
-		return lifecycle.Observed{}, fmt.Errorf("look at the machine: %w", err)
+		return host.Facts{}, fmt.Errorf("look at the machine: %w", err)
 	}
-	return lifecycle.Observed{Current: Base(m, f.Current, known...), BootDefault: f.BootDefault, BootID: f.BootID}, nil
+	f.Current = Base(m, f.Current, known...)
+	return f, nil
 }
 
 // look reads the machine's facts. When what boots is a specialisation of one of the
