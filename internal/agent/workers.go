@@ -252,7 +252,7 @@ func (a *Agent) unstage(ctx context.Context, b beginning) error {
 		return fmt.Errorf("unstage %s: no such rollout", b.in)
 	}
 	_, err := a.with(e.Host, func(ctx context.Context, s activation.Spec) (lifecycle.Body, error) {
-		return activation.Rollback(ctx, a.machine, s, a)
+		return activation.BootPrior(ctx, a.machine, s)
 	})(ctx)
 	if err != nil {
 		return err

@@ -67,7 +67,8 @@ func Rollback(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecy
 }
 
 // BootPrior makes prior the boot default and leaves what runs as it is: for a
-// machine in which nothing can be made live. It returns nil when prior boots.
+// machine in which nothing can be made live, or on which a target was only staged.
+// It returns nil when prior boots.
 func BootPrior(ctx context.Context, m host.Machine, s Spec) (lifecycle.Body, error) {
 	held, err := Lock(ctx, s.LockFile)
 	if err != nil {
