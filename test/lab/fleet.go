@@ -245,7 +245,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 ExecStart=/usr/local/bin/nixfleet-agent --control-plane-url ` + url + ` --machine-id ` + host + ` \
-  --ca-cert /etc/nixfleet/agent/ca.pem --bootstrap-token-file /etc/nixfleet/agent/token
+  --ca-cert /etc/nixfleet/agent/ca.pem --bootstrap-token-file /etc/nixfleet/agent/token --poll-interval 2s
 EnvironmentFile=-/etc/nixfleet/agent/environment
 Restart=always
 RestartSec=1
