@@ -83,6 +83,13 @@ func (t *turn) accept(orderID string, p plan) error {
 		}
 		return tx.PutDocument(p.id, p.document())
 	})
+	// First, because a new chain of records begins with the notice that says so.
+	for _, n := range s.self.Notices {
+		if err := t.event(p.id, n); err != nil {
+			return err
+		}
+	}
+	t.updateSelf(func(self *journal.Self) { self.Notices = nil })
 	err = t.event(p.id, lifecycle.DispatchAck{
 		CurrentClosureAtDispatch: s.facts.Current,
 		PriorClosure:             prior,
@@ -103,12 +110,6 @@ func (t *turn) accept(orderID string, p plan) error {
 			return err
 		}
 	}
-	for _, n := range s.self.Notices {
-		if err := t.event(p.id, n); err != nil {
-			return err
-		}
-	}
-	t.updateSelf(func(self *journal.Self) { self.Notices = nil })
 	t.forget()
 	return nil
 }

@@ -256,10 +256,10 @@ func (r *reducer) remember(fresh bool, lost string) error {
 		lost = "there was no journal"
 	}
 	if lost != "" {
-		if err := t.notice(lifecycle.Notice{Code: lifecycle.NoticeJournalLost, Detail: lost}); err != nil {
+		if err := t.notice(lifecycle.Notice{Code: lifecycle.NoticeChainReset, Detail: "a new chain of records begins", PreviousHead: file.ChainHead}); err != nil {
 			return err
 		}
-		if err := t.notice(lifecycle.Notice{Code: lifecycle.NoticeChainReset, Detail: "a new chain of records begins", PreviousHead: file.ChainHead}); err != nil {
+		if err := t.notice(lifecycle.Notice{Code: lifecycle.NoticeJournalLost, Detail: lost}); err != nil {
 			return err
 		}
 		if !known {

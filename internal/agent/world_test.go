@@ -472,39 +472,14 @@ func (w *world) runsAndBoots(runs, boots fleet.Closure) {
 	}
 }
 
-// checkEvidence verifies the chain of all records that were stored, and that the
-// journal has nothing that was not sent.
+// checkEvidence verifies all records that were stored: rollouts may have been
+// sent out of turn.
 func (w *world) checkEvidence() {
 	w.t.Helper()
-	_, err := evidence.VerifyChain(evidence.Chain{Hostname: host1, Key: w.hostPublic(), Records: w.ordered()})
-	if err != nil {
+	chain := evidence.Chain{Hostname: host1, Key: w.hostPublic(), Records: evidence.InOrder(w.cp.chain)}
+	if _, err := evidence.VerifyChain(chain); err != nil {
 		w.t.Errorf("evidence: %v", err)
 	}
-}
-
-// ordered gives the stored records in the order of the chain: rollouts may have
-// been sent out of turn.
-func (w *world) ordered() []wire.Envelope {
-	byPrev := map[string]wire.Envelope{}
-	for _, e := range w.cp.chain {
-		byPrev[e.Prev] = e
-	}
-	var all []wire.Envelope
-	for prev := evidence.Genesis; ; {
-		e, ok := byPrev[prev]
-		if !ok {
-			break
-		}
-		all = append(all, e)
-		var err error
-		if prev, err = evidence.Verify(e, w.hostPublic()); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	if len(all) != len(w.cp.chain) {
-		w.t.Errorf("%d records were stored, %d are in the chain", len(w.cp.chain), len(all))
-	}
-	return all
 }
 
 // journal reads the journal of a stopped agent.
