@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"nixfleet/internal/agent/activation"
 	"nixfleet/internal/agent/guard"
 	"nixfleet/internal/agent/host/dirhost"
 	"nixfleet/internal/fleet"
@@ -144,5 +145,33 @@ func TestWithoutAGuardNothingIsSwitched(t *testing.T) {
 		}
 		w.eventually("the lease is gone", func() bool { return !w.held() })
 		w.runsAndBoots(w.v1, w.v1)
+	})
+}
+
+// TestAnAgentThatIsStartedWhileItsGuardActsWaits: the system that the guard goes
+// back to may start it. What it would see by then is half of the truth.
+func TestAnAgentThatIsStartedWhileItsGuardActsWaits(t *testing.T) {
+	story(t, func(w *world) {
+		w.policy.SoakSecsByWave = []int{3600}
+		r := w.release(w.v2)
+		w.until(r, lifecycle.Soaking)
+		w.stop()
+		held, err := activation.Lock(t.Context(), w.path("state/activation.lock"))
+		w.must(err)
+		w.write("state/lease.claimed", []byte(`{"rollout": "`+r+`", "aliveSecs": 120}`))
+		obey(t.Context(), w, w.v1, "test")
+		w.start()
+		time.Sleep(time.Minute)
+		if s := w.mirror(r).State; s != lifecycle.Soaking {
+			t.Errorf("it did not wait: the rollout is %s", s)
+		}
+		obey(t.Context(), w, w.v1, "boot")
+		w.write("state/guard-outcome", []byte(`{"rollout": "`+r+`", "prior": "`+string(w.v1)+`", "why": "the agent was silent"}`))
+		w.must(w.files().Remove())
+		held.Release()
+		h := w.until(r, lifecycle.Reverted)
+		if h.Failure.Cause != lifecycle.CauseConfirm {
+			t.Errorf("given up for %s", h.Failure.Cause)
+		}
 	})
 }
