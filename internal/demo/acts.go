@@ -31,6 +31,7 @@ type act struct {
 	title string
 	look  string // what to look at, for a person
 	play  func(ctx context.Context, w *world) (rolloutID string, err error)
+	also  func(w *world, ctx context.Context, f *findings) error // finds what else holds wants to know; nil: nothing
 	holds func(f *findings) verdict
 }
 
@@ -73,6 +74,28 @@ func acts() []act {
 				return w.rollOut(ctx, releaseSpec{canaryFirst, soakSecs, serving(http.StatusOK, switchSecs)}, (*world).killAll)
 			},
 			holds: survivedKills,
+		},
+		{
+			name:  "attacks-refused",
+			title: "the control plane and the cache are taken over: tampered, old, forged and smuggled releases are refused",
+			look:  "hosts believe only the keys that are pinned on them; the owner's next release goes through",
+			play: func(ctx context.Context, w *world) (string, error) {
+				a, err := w.newAttacker()
+				if err != nil {
+					return "", err
+				}
+				return w.attack(ctx, a)
+			},
+			also:  (*world).findAttacks,
+			holds: attacksRefused,
+		},
+		{
+			name:  "auditor",
+			title: "the auditor: every host's chain of signed records verifies offline, and one flipped bit does not",
+			look:  "nixfleet evidence export, then nixfleet evidence verify with the fleet document's keys",
+			play:  func(_ context.Context, w *world) (string, error) { return w.newest, nil },
+			also:  (*world).findAudit,
+			holds: audited,
 		},
 	}
 }

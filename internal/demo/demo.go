@@ -190,6 +190,9 @@ func (w *world) judge(ctx context.Context, a act, id string) (verdict, error) {
 	v := broken("nothing could be found out about it")
 	err := w.until(ctx, settleLimit, func(ctx context.Context) (bool, error) {
 		f, err := w.find(ctx, id)
+		if err == nil && a.also != nil {
+			err = a.also(w, ctx, f)
+		}
 		if err != nil {
 			return false, err
 		}

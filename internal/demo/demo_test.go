@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -18,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	_ "modernc.org/sqlite"
 )
 
 // atOnce is how many tests run at the same time: they wait far more than they
@@ -124,7 +127,7 @@ func TestEveryActHolds(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 	}
-	if want := []string{"converge", "canary-waves", "bad-release-reverts", "kills"}; !slices.Equal(names, want) {
+	if want := []string{"converge", "canary-waves", "bad-release-reverts", "kills", "attacks-refused", "auditor"}; !slices.Equal(names, want) {
 		t.Errorf("acts %v, want %v", names, want)
 	}
 	if len(report.Hosts) != 4 {
@@ -159,6 +162,42 @@ func with(b build, host, program string) build {
 			}
 		}
 		return files
+	}
+}
+
+// attackedBy are the acts with an attacker who has more than is said.
+func attackedBy(more func(w *world, a *attacker)) func(t *testing.T) []act {
+	return func(t *testing.T) []act {
+		return breakable(t, "attacks-refused", func(ctx context.Context, w *world) (string, error) {
+			a, err := w.newAttacker()
+			if err != nil {
+				return "", err
+			}
+			more(w, a)
+			return w.attack(ctx, a)
+		})
+	}
+}
+
+// rewritten are the acts with a control plane whose database is changed before
+// the auditor comes.
+func rewritten(statement string) func(t *testing.T) []act {
+	return func(t *testing.T) []act {
+		return breakable(t, "auditor", func(ctx context.Context, w *world) (string, error) {
+			db, err := sql.Open("sqlite", "file:"+w.in("state.db")+"?_pragma=busy_timeout(10000)")
+			if err != nil {
+				return "", err
+			}
+			defer db.Close()
+			result, err := db.ExecContext(ctx, statement)
+			if err != nil {
+				return "", err
+			}
+			if n, err := result.RowsAffected(); err != nil || n != 1 {
+				return "", fmt.Errorf("%d records changed: %w", n, err)
+			}
+			return w.newest, nil
+		})
 	}
 }
 
@@ -228,6 +267,38 @@ func TestABrokenActIsTheOnlyBrokenOne(t *testing.T) {
 					return w.rollOut(ctx, releaseSpec{canaryFirst, soakSecs, serving(http.StatusOK, switchSecs)}, nil)
 				})
 			},
+		},
+		{
+			name: "nobody attacks",
+			want: "attacks-refused",
+			acts: func(t *testing.T) []act {
+				return breakable(t, "attacks-refused", func(ctx context.Context, w *world) (string, error) {
+					return w.rollOut(ctx, releaseSpec{allAtOnce, soakSecs, good}, nil)
+				})
+			},
+		},
+		{
+			name: "an attacker with the owner's release key",
+			want: "attacks-refused",
+			acts: attackedBy(func(w *world, a *attacker) {
+				a.publisher.Signer, a.publisher.Slot, a.trust = w.publisher.Signer, w.publisher.Slot, w.keys.Trust()
+				a.cache = w.cache
+			}),
+		},
+		{
+			name: "an attacker with the owner's cache key",
+			want: "attacks-refused",
+			acts: attackedBy(func(w *world, a *attacker) { a.cache = w.cache }),
+		},
+		{
+			name: "a control plane that changes a record",
+			want: "auditor",
+			acts: rewritten(`UPDATE events SET envelope = replace(CAST(envelope AS TEXT), '"bootId"', '"boatId"') WHERE log_id = (SELECT min(log_id) FROM events)`),
+		},
+		{
+			name: "a control plane that withholds records",
+			want: "auditor",
+			acts: rewritten(`DELETE FROM events WHERE log_id = (SELECT max(log_id) FROM events)`),
 		},
 		{
 			name: "a journal that is lost with the agent",

@@ -28,12 +28,20 @@ type findings struct {
 	certificates []wire.CertificateView
 	machines     map[string]machineState
 	planeStarts  []time.Time // of the control plane
+
+	// Of the acts that need more than one rollout tells.
+	tampered         string // the rollout whose manifest was changed
+	refusals         []refusal
+	forged, smuggled *findings
+	audit, flipped   audit               // of the exported evidence, and of it with a bit flipped for each host
+	audited          map[string][]string // the exported records, as they were signed
 }
 
-// What the programs say in their logs when they start.
+// What the programs say in their logs.
 const (
 	agentStarted        = "started"
 	controlPlaneStarted = "serving"
+	documentRefused     = "not taken; what was taken before stays"
 )
 
 // storedEvent is an event as the control plane has it.

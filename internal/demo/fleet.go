@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nixfleet/internal/fleet"
+	"nixfleet/internal/nix"
 	"nixfleet/internal/release"
 )
 
@@ -58,13 +59,33 @@ func (w *world) declare(policy string, closures map[string]fleet.Closure, soak i
 	return f
 }
 
-// publish builds a release's systems, signs its documents and publishes them. It
-// returns the rollout's id.
+// signedDoc is a document with its signature.
+type signedDoc struct{ doc, sig []byte }
+
+// publish makes a release of the owner's. It returns the rollout's id.
 func (w *world) publish(ctx context.Context, spec releaseSpec) (string, error) {
+	id, err := w.publishAs(ctx, w.publisher, w.cache, spec, time.Now())
+	if err != nil {
+		return "", err
+	}
+	w.newest = id
+	if w.firstFleet.doc == nil {
+		name := filepath.Join(w.publisher.Folder, release.FleetName)
+		if w.firstFleet.doc, err = os.ReadFile(name); err != nil {
+			return "", err
+		}
+		w.firstFleet.sig, err = os.ReadFile(name + ".sig")
+	}
+	return id, err
+}
+
+// publishAs builds a release's systems into a cache, has the publisher sign its
+// documents, and publishes them. It returns the rollout's id.
+func (w *world) publishAs(ctx context.Context, as release.Publisher, cache *nix.CacheDir, spec releaseSpec, now time.Time) (string, error) {
 	w.releases++
 	closures := map[string]fleet.Closure{}
 	for _, m := range w.machines {
-		c, err := addSystem(w.cache, w.folder, m.name, strconv.Itoa(w.releases), spec.build)
+		c, err := addSystem(cache, w.folder, m.name, strconv.Itoa(w.releases), spec.build)
 		if err != nil {
 			return "", err
 		}
@@ -78,7 +99,7 @@ func (w *world) publish(ctx context.Context, spec releaseSpec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	result, err := w.publisher.Release(ctx, release.Request{Fleet: doc, Nonces: nonces, Now: time.Now()})
+	result, err := as.Release(ctx, release.Request{Fleet: doc, Nonces: nonces, Now: now})
 	if err != nil {
 		return "", fmt.Errorf("release %d: %w", w.releases, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"nixfleet/internal/evidence"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/wire"
@@ -85,6 +86,52 @@ func reverted(t *testing.T) *findings {
 	return f
 }
 
+// attacked are findings about a release after all attacks were refused.
+func attacked(t *testing.T) *findings {
+	t.Helper()
+	f := converged(t)
+	f.tampered = "demo@ab"
+	f.refusals = []refusal{
+		{start, "/release rollouts/demo@ab.json", "bad-signature"},
+		{start, "/release fleet.resolved.json", "older-than-accepted"},
+	}
+	other := func(whose fleet.Closure) *findings {
+		f := converged(t)
+		f.events = nil
+		for i, target := range f.manifest.HostSet {
+			f.manifest.HostSet[i].TargetClosure = whose + target.TargetClosure
+		}
+		return f
+	}
+	f.forged, f.smuggled = other("forged-"), other("smuggled-")
+	f.forged.rollout.OpenedAt = start.Add(time.Second)
+	for _, host := range f.hosts {
+		f.forged.rows[host] = wire.RolloutHost{Reject: &wire.RejectView{Reason: "bad-signature"}}
+	}
+	f.smuggled.store(t, "host-1", lifecycle.Event{Seq: 1, Body: lifecycle.DispatchAck{}})
+	f.smuggled.store(t, "host-1", lifecycle.Event{Seq: 2, Body: lifecycle.ActivationFailed{Phase: lifecycle.PhaseFetch, BadSignature: true}})
+	return f
+}
+
+// examined are findings about evidence in which everything is as it should be.
+func examined(t *testing.T) *findings {
+	t.Helper()
+	f := converged(t)
+	f.audit, f.audited = audit{OK: true}, map[string][]string{}
+	for _, host := range f.hosts {
+		f.audit.Hosts = append(f.audit.Hosts, hostAudit{Hostname: host, OK: true, Records: 4, Heads: 1})
+		f.flipped.Hosts = append(f.flipped.Hosts, hostAudit{Hostname: host, Error: "changed"})
+		for _, e := range f.machines[host].journal {
+			record, err := evidence.Of(e).Canonical()
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.audited[host] = append(f.audited[host], string(record))
+		}
+	}
+	return f
+}
+
 // Whatever is not as it should be breaks its act.
 func TestVerdicts(t *testing.T) {
 	edit := func(f *findings, host string, change func(*machineState)) {
@@ -160,6 +207,45 @@ func TestVerdicts(t *testing.T) {
 			e[2].Signature = "else"
 			f.evidence["host-1"] = e
 		}},
+
+		{"all is well", attacksRefused, attacked, nil},
+		{"nobody forged", attacksRefused, attacked, func(f *findings) { f.forged = nil }},
+		{"nobody smuggled", attacksRefused, attacked, func(f *findings) { f.smuggled = nil }},
+		{"the next release is stuck", attacksRefused, attacked, func(f *findings) { f.rollout.State = "Active" }},
+		{"a changed manifest was taken", attacksRefused, attacked, func(f *findings) { f.refusals = f.refusals[1:] }},
+		{"an old document was taken", attacksRefused, attacked, func(f *findings) { f.refusals = f.refusals[:1] }},
+		{"it was refused for another reason", attacksRefused, attacked, func(f *findings) { f.refusals[0].reason = "malformed" }},
+		{"another manifest was refused", attacksRefused, attacked, func(f *findings) { f.tampered = "demo@cd" }},
+		{"it was refused when other keys counted", attacksRefused, attacked, func(f *findings) { f.refusals[1].at = start.Add(time.Minute) }},
+		{"a host said nothing to the forged release", attacksRefused, attacked, func(f *findings) { f.forged.rows["host-2"] = wire.RolloutHost{} }},
+		{"a host refused it for another reason", attacksRefused, attacked, func(f *findings) {
+			f.forged.rows["host-2"] = wire.RolloutHost{Reject: &wire.RejectView{Reason: "stale"}}
+		}},
+		{"a host switched to the forged release", attacksRefused, attacked, func(f *findings) {
+			edit(f, "host-2", func(m *machineState) {
+				m.switches = append(m.switches, switchLine{true, "test", "forged-target-of-host-2"})
+			})
+		}},
+		{"a host switched to the smuggled system", attacksRefused, attacked, func(f *findings) {
+			edit(f, "host-2", func(m *machineState) {
+				m.switches = append(m.switches, switchLine{true, "test", "smuggled-target-of-host-2"})
+			})
+		}},
+		{"no host saw the smuggled system", attacksRefused, attacked, func(f *findings) { f.smuggled.events = nil }},
+		{"a host took the smuggled system", attacksRefused, attacked, func(f *findings) {
+			f.smuggled.events[1].Body = lifecycle.ActivationStarted{}
+		}},
+		{"a host failed with it otherwise", attacksRefused, attacked, func(f *findings) {
+			f.smuggled.events[1].Body = lifecycle.ActivationFailed{Phase: lifecycle.PhaseFetch}
+		}},
+
+		{"all is well", audited, examined, nil},
+		{"a chain does not verify", audited, examined, func(f *findings) { f.audit.Hosts[1].OK = false }},
+		{"a host was left out", audited, examined, func(f *findings) { f.audit.Hosts = f.audit.Hosts[:1] }},
+		{"no head is signed", audited, examined, func(f *findings) { f.audit.Hosts[1].Heads = 0 }},
+		{"a record is withheld", audited, examined, func(f *findings) { f.audited["host-2"] = f.audited["host-2"][:3] }},
+		{"a flipped bit is not seen", audited, examined, func(f *findings) { f.flipped.Hosts[1] = hostAudit{Hostname: "host-2", OK: true} }},
+		{"another verdict on the whole", audited, examined, func(f *findings) { f.flipped.OK = true }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := c.of(t)

@@ -220,22 +220,37 @@ func readEvents(db []byte, rollout, scratch string) ([]wire.Envelope, error) {
 
 // starts are the times at which a program's JSON log has the given message.
 func starts(log, message string) ([]time.Time, error) {
+	lines, err := saidIn(log, message)
+	var times []time.Time
+	for _, line := range lines {
+		times = append(times, line.Time)
+	}
+	return times, err
+}
+
+// logLine is a line of a program's JSON log, as far as anybody wants to know.
+type logLine struct {
+	Time     time.Time `json:"time"`
+	Msg      string    `json:"msg"`
+	Document string    `json:"document"`
+	Reason   string    `json:"reason"`
+}
+
+// saidIn are the lines of a program's JSON log with the given message.
+func saidIn(log, message string) ([]logLine, error) {
 	f, err := os.Open(log)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	var times []time.Time
+	var found []logLine
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		var line struct {
-			Time time.Time `json:"time"`
-			Msg  string    `json:"msg"`
-		}
+		var line logLine
 		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == message {
-			times = append(times, line.Time)
+			found = append(found, line)
 		}
 	}
-	return times, lines.Err()
+	return found, lines.Err()
 }

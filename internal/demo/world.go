@@ -46,7 +46,12 @@ type world struct {
 	agents       map[string]*daemon
 	operator     *operator.Client
 	nonces       []fleet.Nonce
-	releases     int                        // made so far
+	releases     int       // made so far
+	newest       string    // rollout of the owner's last one
+	firstFleet   signedDoc // of the first one
+	tampered     string    // rollout whose manifest the attacker changed
+	forged       string    // rollouts of the attacker's
+	smuggled     string
 	told         map[string]lifecycle.State // by rollout and host: what was last said
 }
 
@@ -102,19 +107,26 @@ func (w *world) makeKeys() error {
 	if w.keys, err = fleetdir.Create(w.in("fleet"), fleetdir.Options{Names: []string{"127.0.0.1"}, URL: w.url, Operator: "demo", Now: time.Now()}); err != nil {
 		return err
 	}
-	ci, err := loadSigner(w.keys.CIKey())
-	if err != nil {
-		return err
-	}
 	if w.orgRoot, err = loadSigner(w.keys.OrgRootKey()); err != nil {
 		return err
 	}
-	roots, err := trust.LoadRoots(w.keys.Trust())
-	if err != nil {
+	if w.publisher, err = publisherOf(w.keys); err != nil {
 		return err
 	}
-	w.publisher = release.Publisher{Folder: w.keys.Release(), Signer: release.KeySigner{Signer: ci}, Slot: roots.CIReleaseKey, Algorithm: ci.Public().Algorithm}
 	return os.MkdirAll(w.keys.Release(), 0o755)
+}
+
+// publisherOf signs with the release key of an owner's folder.
+func publisherOf(keys fleetdir.Folder) (release.Publisher, error) {
+	ci, err := loadSigner(keys.CIKey())
+	if err != nil {
+		return release.Publisher{}, err
+	}
+	roots, err := trust.LoadRoots(keys.Trust())
+	if err != nil {
+		return release.Publisher{}, err
+	}
+	return release.Publisher{Folder: keys.Release(), Signer: release.KeySigner{Signer: ci}, Slot: roots.CIReleaseKey, Algorithm: ci.Public().Algorithm}, nil
 }
 
 func loadSigner(path string) (trust.Signer, error) {
@@ -127,16 +139,8 @@ func loadSigner(path string) (trust.Signer, error) {
 
 // startCache serves an empty binary cache from this process.
 func (w *world) startCache(ctx context.Context) error {
-	text, err := os.ReadFile(w.keys.CacheKey())
-	if err != nil {
-		return err
-	}
-	key, err := nix.ParseSecretKey(string(text))
-	if err != nil {
-		return err
-	}
-	w.cacheKey = key.Public().String()
-	if w.cache, err = nix.CreateCacheDir(w.in("cache"), key, "zstd"); err != nil {
+	var err error
+	if w.cache, w.cacheKey, err = cacheOf(w.keys, w.in("cache")); err != nil {
 		return err
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -152,6 +156,21 @@ func (w *world) startCache(ctx context.Context) error {
 	})
 	context.AfterFunc(ctx, func() { server.Close() })
 	return nil
+}
+
+// cacheOf is a cache in dir that is signed with the key of an owner's folder, and
+// the public key.
+func cacheOf(keys fleetdir.Folder, dir string) (cache *nix.CacheDir, public string, err error) {
+	text, err := os.ReadFile(keys.CacheKey())
+	if err != nil {
+		return nil, "", err
+	}
+	key, err := nix.ParseSecretKey(string(text))
+	if err != nil {
+		return nil, "", err
+	}
+	cache, err = nix.CreateCacheDir(dir, key, "zstd")
+	return cache, key.Public().String(), err
 }
 
 // makeMachine makes a machine with a first system and a bootstrap token for it.
