@@ -79,6 +79,7 @@ func (a *Agent) leaseOf(e *entry, g lifecycle.Guard) guard.Lease {
 		WindowSecs:    g.WindowSecs,
 		AliveSecs:     g.AliveSecs,
 		Confirmed:     g.Confirmed,
+		DeferOn:       strings.Join(a.cfg.DeferOn, ","),
 		NextBoot:      g.BootOnly,
 	}
 	if g.ConfirmBy > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"nixfleet/internal/agent/activation"
@@ -91,6 +92,9 @@ func (g *guard) lock(ctx context.Context) *activation.Held {
 // goBack returns nil when prior runs and boots.
 func (g *guard) goBack(ctx context.Context, l Lease, marks recorder) error {
 	spec := activation.Spec{Rollout: l.Rollout, Target: l.Target, Prior: l.Prior, Alone: true}
+	if l.DeferOn != "" {
+		spec.DeferOn = strings.Split(l.DeferOn, ",")
+	}
 	pause := firstPause
 	for failures := 0; ; {
 		failed, err := g.once(ctx, spec, marks)

@@ -264,9 +264,11 @@ func TestGuardFinishesByABoot(t *testing.T) {
 		name   string
 		script string // of v1
 		state  host.SystemState
+		differ string // a component that differs, and may not be swapped live
 	}{
-		{"in maintenance nothing is made live", hosttest.Obey, host.SystemMaintenance},
-		{"A29: prior's program cannot make it live", `if [ $action = test ]; then exit 1; fi; obey`, host.SystemUp},
+		{"in maintenance nothing is made live", hosttest.Obey, host.SystemMaintenance, ""},
+		{"A29: prior's program cannot make it live", `if [ $action = test ]; then exit 1; fi; obey`, host.SystemUp, ""},
+		{"A18: prior has another D-Bus", hosttest.Obey, host.SystemUp, "dbus"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, c.script)
@@ -274,6 +276,14 @@ func TestGuardFinishesByABoot(t *testing.T) {
 			defer cancel()
 			m := &rebooted{Machine: w.m, state: c.state, then: cancel} // the boot ends the guard
 			w.config.Machine = m
+			w.lease.DeferOn = c.differ
+			if c.differ != "" {
+				for _, system := range []fleet.Closure{w.v1, w.v2} {
+					unit := filepath.Join(w.m.Path(system), "etc/systemd/system", c.differ+".service")
+					w.must(os.MkdirAll(filepath.Dir(unit), 0o755))
+					w.must(os.WriteFile(unit, []byte(system), 0o644))
+				}
+			}
 			w.silent()
 			w.must(guard.Run(ctx, w.config))
 			w.sees(w.v2, w.v1)

@@ -31,6 +31,8 @@ type Lease struct {
 	WindowSecs int  `json:"windowSecs,omitempty"` // in another boot: how long after its beginning; 0: silence alone counts
 	AliveSecs  int  `json:"aliveSecs"`            // silence of the agent after which the guard acts
 	Confirmed  bool `json:"confirmed,omitempty"`
+	// DeferOn has the components that may not be swapped live, separated by commas.
+	DeferOn string `json:"deferOn,omitempty"`
 	// NextBoot: nothing is at stake before the next boot, so only its guard watches.
 	NextBoot bool `json:"nextBoot,omitempty"`
 
