@@ -98,12 +98,23 @@ func canonicalArray(text []byte, i, depth int) (end int, ok bool) {
 	}
 }
 
+// plainByte are the bytes that stand for themselves in a string: nearly all that a
+// document has, so they are looked up first.
+var plainByte = func() (plain [256]bool) {
+	for c := ' '; c < utf8.RuneSelf; c++ {
+		plain[c] = c != '"' && c != '\\'
+	}
+	return plain
+}()
+
 // canonicalString reads a string from i, after the quote. It is plain when it
 // holds neither an escape nor anything but ASCII.
 func canonicalString(text []byte, i int) (end int, plain, ok bool) {
 	plain = true
 	for i < len(text) {
 		switch c := text[i]; {
+		case plainByte[c]:
+			i++
 		case c == '"':
 			return i + 1, plain, true
 		case c == '\\':
@@ -115,8 +126,6 @@ func canonicalString(text []byte, i int) (end int, plain, ok bool) {
 			i += 1 + n
 		case c < ' ':
 			return 0, false, false
-		case c < utf8.RuneSelf:
-			i++
 		default:
 			plain = false
 			r, size := utf8.DecodeRune(text[i:])

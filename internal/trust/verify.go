@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"bytes"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -121,7 +120,7 @@ func decode[T any](doc, canonical []byte) (Verified[T], error) {
 	m, isManifest := any(v.doc).(*fleet.Manifest)
 	if isManifest {
 		// In one piece: a list that grows leaves as much garbage as it has hosts.
-		m.HostSet = make([]fleet.Target, 0, bytes.Count(canonical, []byte(`"targetClosure":`)))
+		m.HostSet = make([]fleet.Target, 0, len(canonical)/shortestTarget)
 	}
 	if err := json.Unmarshal(canonical, v.doc, checkedBefore); err != nil {
 		// A later schema may have other types: then the version is what is wrong.
@@ -151,6 +150,9 @@ func decode[T any](doc, canonical []byte) (Verified[T], error) {
 	}
 	return v, nil
 }
+
+// shortestTarget is the length of the shortest entry that a host set can have.
+const shortestTarget = len(`{"hostname":"h","targetClosure":"00000000000000000000000000000000-n","waveIndex":0},`)
 
 // headerOf is a document's header, and the name of a member that its kind always
 // has, when it has it not. One key signs all kinds: without that look a list of
