@@ -43,6 +43,10 @@ demo: ## the demo with every act checked, as its test runs it
 lab-smoke: ## one real host: systemd, Nix, a signed cache (root)
 	$(GO) test -count=1 -timeout 15m -v -run '^TestSmoke$$' ./test/lab
 
+.PHONY: lab
+lab: ## every scenario on real hosts (root); RUN=TestGuard for one
+	$(GO) test -count=1 -timeout 30m -v -run '$(or $(RUN),.)' ./test/lab
+
 .PHONY: mutants
 mutants: ## every deliberate defect must make its named test fail
 	$(GO) test -count=1 -timeout 60m -v -run '^TestMutants$$' ./test/mutations -all
