@@ -36,7 +36,7 @@ type runCmd struct {
 	ClientKey          string      `placeholder:"FILE" help:"Its ed25519 key, PEM or OpenSSH; the SSH host key when unset."`
 	BootstrapTokenFile string      `placeholder:"FILE" help:"Enrol with this token when there is no usable certificate."`
 	StateDir           string      `default:"/var/lib/nixfleet-agent" placeholder:"DIR" help:"Where the agent remembers; must survive reboots."`
-	ComplianceGateMode string      `default:"auto" enum:"disabled,permissive,enforce,auto" placeholder:"MODE" help:"What evidence probes count for: ${enum}. The mode in the signed manifest wins."`
+	ComplianceGateMode string      `default:"auto" enum:"disabled,permissive,enforce,auto" placeholder:"MODE" help:"What evidence probes will count for: ${enum}. Has no effect yet, because they cannot run yet and fail."`
 	SSHHostKeyFile     string      `name:"ssh-host-key-file" default:"/etc/ssh/ssh_host_ed25519_key" placeholder:"FILE" help:"Signs events and evidence."`
 	HealthChecksConfig string      `default:"/etc/nixfleet/agent/health-checks.json" placeholder:"FILE" help:"The probes of this system."`
 	RenewalThreshold   fraction    `default:"0.5" placeholder:"FRACTION" help:"Renew when this fraction of the certificate's validity is left."`
@@ -50,7 +50,7 @@ type runCmd struct {
 	ConfirmURL         []httpsURL  `name:"confirm-url" sep:"," placeholder:"URL" help:"Further uplink that confirms a new system. Repeatable."`
 	Socket             string      `default:"/run/nixfleet-agent/agent.sock" placeholder:"FILE" help:"Local status and control; empty for none."`
 	MetricsListen      string      `placeholder:"ADDRESS" help:"Serve Prometheus metrics here; :port is on loopback."`
-	Prefetch           bool        `help:"Fetch a fresh manifest's closure before its order."`
+	Prefetch           bool        `help:"For fetching a fresh manifest's closure before its order; has no effect yet."`
 	OutboxMax          byteSize    `default:"64MiB" placeholder:"SIZE" help:"Beyond this much unsent, only transitions are committed."`
 	LogFormat          string      `default:"auto" enum:"auto,json,text" placeholder:"FORMAT" help:"${enum}."`
 	LogLevel           level       `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error."`
