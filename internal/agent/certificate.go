@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"nixfleet/internal/agent/uplink"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/durable"
 	"nixfleet/internal/identity"
 	"nixfleet/internal/wire"
@@ -180,6 +181,7 @@ func (a *Agent) storeCertificate(ctx context.Context, c wire.CertificateResponse
 	if err != nil {
 		return err
 	}
+	crashpoint.Here("agent/certificate-answered", "the control plane has issued a certificate; the host has not stored it")
 	_, err = identity.CheckCertificate([]byte(c.CertPem), identity.Expected{
 		MachineID:   a.cfg.MachineID,
 		Key:         key.Public().(ed25519.PublicKey),
@@ -192,5 +194,9 @@ func (a *Agent) storeCertificate(ctx context.Context, c wire.CertificateResponse
 	if err := os.MkdirAll(filepath.Dir(a.cfg.ClientCertFile), 0o700); err != nil {
 		return err
 	}
-	return durable.WriteFile(a.cfg.ClientCertFile, []byte(c.CertPem), 0o600)
+	if err := durable.WriteFile(a.cfg.ClientCertFile, []byte(c.CertPem), 0o600); err != nil {
+		return err
+	}
+	crashpoint.Here("agent/certificate-stored", "the host has stored its certificate, and has not used it")
+	return nil
 }

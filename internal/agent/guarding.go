@@ -10,6 +10,7 @@ import (
 	"nixfleet/internal/agent/activation"
 	"nixfleet/internal/agent/guard"
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/nix"
@@ -135,6 +136,7 @@ func (a *Agent) startGuard(ctx context.Context, files guard.Files, lease guard.L
 		if err := a.machine.StartGuard(ctx, unit); err != nil {
 			return err
 		}
+		crashpoint.Here("agent/guard-started", "the guard's unit was started; it was not seen to watch")
 	}
 	for waited := time.Duration(0); !files.Watched(); waited += host.Poll {
 		if waited >= guardStart {
@@ -164,6 +166,7 @@ func (a *Agent) dropGuard(ctx context.Context) error {
 			if err := files.Remove(); err != nil {
 				return &activation.Wait{On: wire.WaitingOnNone, Err: err}
 			}
+			crashpoint.Here("agent/lease-removed", "the lease is gone; the guard's unit is still there")
 			return a.machine.Clear(ctx, host.SlotGuard)
 		})
 	})
@@ -229,5 +232,6 @@ func (r *reducer) tellGuardActed(files guard.Files) error {
 	if err := r.commit(t); err != nil {
 		return err
 	}
+	crashpoint.Here("agent/guard-outcome-committed", "what the guard did is committed; its file is still there")
 	return files.ForgetOutcome()
 }

@@ -10,6 +10,7 @@ import (
 
 	"nixfleet/internal/agent/journal"
 	"nixfleet/internal/agent/uplink"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/trust"
 	"nixfleet/internal/wire"
@@ -50,6 +51,7 @@ func (a *Agent) sendEvents(ctx context.Context) error {
 		}
 		results, err := o.send(ctx, batch)
 		if len(results) > 0 {
+			crashpoint.Here("agent/events-answered", "the control plane has stored events; the journal has them as not sent")
 			if err := a.reducer.submit(ctx, "verdicts on events", func(t *turn) error { return t.verdicts(batch, results) }); err != nil {
 				a.pause(ctx, backoff.Next(err))
 				continue

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"nixfleet/internal/agent/journal"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/evidence"
 	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/trust"
@@ -167,10 +168,12 @@ func (r *reducer) commit(t *turn) error {
 			if err := t.next.self.Marks.Save(r.cfg.marksFile()); err != nil {
 				return err
 			}
+			crashpoint.Here("agent/marks-saved", "the marks are in their file; the journal has nothing of what raised them")
 		}
 		if err := r.journal.Update(t.write); err != nil {
 			return err
 		}
+		t.committed()
 		t.tell(r.log)
 	}
 	r.publish(t.next)

@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"nixfleet/internal/crashpoint"
 )
 
 // WriteFile replaces the file at path.
@@ -21,11 +23,13 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	}
 	_, err = f.Write(data)
 	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
+		crashpoint.Here("durable/written", "a file is written beside the one that it is to replace")
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
+	crashpoint.Here("durable/renamed", "a file has taken the place of another; a power cut may bring the old one back")
 	return SyncDir(filepath.Dir(path))
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/lifecycle"
 )
@@ -52,6 +53,7 @@ func makeDefault(ctx context.Context, m host.Machine, s Spec, c fleet.Closure, n
 		}
 		return defaulted{}, &stepFailure{lifecycle.PhaseProfile, exitUnseen, err.Error()}, nil
 	}
+	crashpoint.Here("activation/profile-set", "the profile is the closure; its boot entry is not made")
 	id, err := start(ctx, m, host.SlotBoot, host.Command{
 		Rollout: s.Rollout,
 		Closure: c,
@@ -63,10 +65,12 @@ func makeDefault(ctx context.Context, m host.Machine, s Spec, c fleet.Closure, n
 	if err != nil {
 		return defaulted{}, nil, err
 	}
+	crashpoint.Here("activation/boot-started", "the unit that makes the closure the boot default runs")
 	run, err := await(ctx, m, host.SlotBoot, id)
 	if err != nil {
 		return defaulted{}, nil, err
 	}
+	crashpoint.Here("activation/boot-ended", "the unit that makes the closure the boot default has ended; nothing was read back")
 	if didNotBegin(run) {
 		return defaulted{}, nil, waitForLock()
 	}
@@ -84,5 +88,6 @@ func makeDefault(ctx context.Context, m host.Machine, s Spec, c fleet.Closure, n
 		remark := fmt.Sprintf("the boot loader still boots %s", facts.BootDefault)
 		return defaulted{}, &stepFailure{lifecycle.PhaseReadback, run.ExitCode, account(run, remark)}, nil
 	}
+	crashpoint.Here("activation/boot-verified", "the closure is the boot default, and was read back; no outcome is committed")
 	return defaulted{generation: generation, verified: facts.BootDefaultVerified, exit: run.ExitCode}, nil, nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/wire"
 )
@@ -32,6 +33,7 @@ func Fetch(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecycle
 		if err := rec.Record(ctx, s.Rollout, StepFetch, began); err != nil {
 			return nil, transient(ctx, "record the fetch", err)
 		}
+		crashpoint.Here("activation/fetch-marked", "the fetch is known to have begun in this boot; nothing was fetched")
 	}
 	repair := mark.BootID != "" && mark.BootID != facts.BootID
 	limited, cancel := context.WithTimeout(ctx, fetchTimeout)
@@ -47,6 +49,7 @@ func Fetch(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecycle
 	if err != nil {
 		return fetchFailed(ctx, err)
 	}
+	crashpoint.Here("activation/fetched", "the target is in the store; nothing is committed about it")
 	if repair {
 		if err := rec.Record(ctx, s.Rollout, StepFetch, began); err != nil {
 			return nil, transient(ctx, "record the fetch", err)

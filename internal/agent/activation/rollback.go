@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/lifecycle"
 )
 
@@ -27,6 +28,7 @@ func Rollback(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecy
 	if err != nil {
 		return nil, transient(ctx, "look at the machine", err)
 	}
+	crashpoint.Here("activation/rollback-begun", "a rollback is owed; nothing of it is done")
 	unclean, err := stopSwitch(ctx, m, s, rec, facts.BootID)
 	if err != nil {
 		return nil, err
@@ -43,6 +45,9 @@ func Rollback(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecy
 			return nil, err
 		}
 		exit = done.exit
+		if bootFailure == nil {
+			crashpoint.Here("activation/rollback-boots", "prior is the boot default; it was not made live")
+		}
 	}
 	inhibited, err := inhibitors(m, facts.Current, s.Prior, s.DeferOn)
 	if err != nil {
@@ -83,8 +88,12 @@ func BootPrior(ctx context.Context, m host.Machine, s Spec) (lifecycle.Body, err
 		return nil, nil
 	}
 	_, failed, err := makeDefault(ctx, m, s, s.Prior, true)
-	if err != nil || failed == nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case failed == nil:
+		crashpoint.Here("activation/unstaged", "prior is the boot default again; nothing is committed about it")
+		return nil, nil
 	}
 	return lifecycle.RollbackFailed{Phase: failed.phase, ExitCode: failed.exit, StderrTail: host.Tail([]byte(failed.text))}, nil
 }
@@ -105,6 +114,7 @@ func stopSwitch(ctx context.Context, m host.Machine, s Spec, rec Recorder, bootI
 		if err := m.Clear(ctx, host.SlotSwitch); err != nil {
 			return false, transient(ctx, "stop "+string(host.SlotSwitch), err)
 		}
+		crashpoint.Here("activation/switch-stopped", "the unit of the switch was killed in the middle; nothing of the rollback is done")
 	}
 	return run.ID != mark.RunID || !endedWell(run) && !refused(run), nil
 }
@@ -138,10 +148,12 @@ func goLive(ctx context.Context, m host.Machine, s Spec, facts host.Facts, uncle
 	if err != nil {
 		return host.Run{}, err
 	}
+	crashpoint.Here("activation/rollback-started", "prior is the boot default, and the unit that makes it live runs")
 	run, err := await(ctx, m, host.SlotRollback, id)
 	if err != nil {
 		return host.Run{}, err
 	}
+	crashpoint.Here("activation/rollback-ended", "prior boots, and the unit that makes it live has ended; no outcome is committed")
 	if didNotBegin(run) {
 		return host.Run{}, waitForLock()
 	}

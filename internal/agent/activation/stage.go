@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/lifecycle"
 )
 
@@ -47,5 +48,6 @@ func stage(ctx context.Context, m host.Machine, s Spec, facts host.Facts, inhibi
 			return lifecycle.ActivationFailed{ExitCode: failure.exit, StderrTail: host.Tail([]byte(text)), Phase: lifecycle.PhaseSwitch, Mutated: true}, nil
 		}
 	}
+	crashpoint.Here("activation/staged", "the target is the boot default, prior runs; no outcome is committed")
 	return lifecycle.ActivationDeferred{Component: strings.Join(inhibited, ",")}, nil
 }

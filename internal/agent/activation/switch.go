@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/lifecycle"
 )
@@ -91,6 +92,7 @@ func beginSwitch(ctx context.Context, m host.Machine, s Spec, rec Recorder, mark
 		if err := record(ctx, s, rec, *mark); err != nil {
 			return nil, err
 		}
+		crashpoint.Here("activation/switch-marked", "the switch is known to be next; its unit was not started")
 	}
 	timeout := s.SwitchTimeout
 	if timeout == 0 {
@@ -100,8 +102,13 @@ func beginSwitch(ctx context.Context, m host.Machine, s Spec, rec Recorder, mark
 	if err != nil {
 		return nil, err
 	}
+	crashpoint.Here("activation/switch-started", "the unit of the switch runs; its id is not recorded")
 	mark.RunID = id
-	return nil, record(ctx, s, rec, *mark)
+	if err := record(ctx, s, rec, *mark); err != nil {
+		return nil, err
+	}
+	crashpoint.Here("activation/switch-recorded", "the unit of the switch runs, and its id is recorded")
+	return nil, nil
 }
 
 // secureWayBack makes prior the boot default when it is not. The body says why the
@@ -111,8 +118,12 @@ func secureWayBack(ctx context.Context, m host.Machine, s Spec, facts host.Facts
 		return nil, nil
 	}
 	_, failed, err := makeDefault(ctx, m, s, s.Prior, true)
-	if err != nil || failed == nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case failed == nil:
+		crashpoint.Here("activation/way-back-secured", "prior is the boot default, which it was not; no switch was begun")
+		return nil, nil
 	}
 	text := fmt.Sprintf("%s\nprior could not be made the boot default, so the switch was not begun (%s)", strings.TrimRight(failed.text, "\n"), failed.phase)
 	return lifecycle.ActivationFailed{ExitCode: failed.exit, StderrTail: host.Tail([]byte(text)), Phase: lifecycle.PhasePreflight}, nil
@@ -133,6 +144,7 @@ func finishSwitch(ctx context.Context, m host.Machine, s Spec, rec Recorder, mar
 	if err != nil {
 		return nil, err
 	}
+	crashpoint.Here("activation/switch-ended", "the unit of the switch has ended; its outcome is not committed")
 	units, err := settledUnits(ctx, m)
 	if err != nil {
 		return nil, err
@@ -162,6 +174,7 @@ func finishSwitch(ctx context.Context, m host.Machine, s Spec, rec Recorder, mar
 	if err := record(ctx, s, rec, again); err != nil {
 		return nil, err
 	}
+	crashpoint.Here("activation/switch-forgotten", "a run that did not begin is forgotten; its unit is still there")
 	if err := m.Clear(ctx, host.SlotSwitch); err != nil {
 		return nil, transient(ctx, "clear "+string(host.SlotSwitch), err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"nixfleet/internal/agent/activation"
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/lifecycle"
 )
 
@@ -34,6 +35,7 @@ func (g *guard) act(ctx context.Context, l Lease, why string) error {
 	if err := g.Machine.StopAgent(ctx); err != nil && ctx.Err() == nil {
 		g.Log.Error("guard: the agent cannot be stopped, and is not waited for", "err", err)
 	}
+	crashpoint.Here("guard/agent-stopped", "a guard has ended the agent; the lease is as it was")
 	held := g.lock(ctx)
 	defer held.Release()
 	if ctx.Err() != nil {
@@ -52,12 +54,15 @@ func (g *guard) act(ctx context.Context, l Lease, why string) error {
 	if err := g.files.claim(l); err != nil {
 		return err
 	}
+	crashpoint.Here("guard/claimed", "the lease is claimed; nothing of the way back is done")
 	if err := g.goBack(ctx, l, recorderOf(journaled, err == nil && journaled.Known, g.boot)); err != nil {
 		return err
 	}
+	crashpoint.Here("guard/gone-back", "prior runs and boots; no outcome is written")
 	if err := writeJSON(g.files.outcome(), Outcome{Rollout: l.Rollout, Prior: l.Prior, Why: why, At: time.Now().UTC().Truncate(time.Second)}); err != nil {
 		return fmt.Errorf("write what was done: %w", err)
 	}
+	crashpoint.Here("guard/outcome-written", "the outcome is written; the lease is still claimed")
 	g.Log.Warn("guard: prior runs and boots", "rollout", l.Rollout, "prior", string(l.Prior))
 	return g.leave(ctx)
 }
@@ -67,6 +72,7 @@ func (g *guard) leave(ctx context.Context) error {
 	if err := g.files.Remove(); err != nil {
 		return err
 	}
+	crashpoint.Here("guard/left", "the claim is gone; the agent was not started")
 	if err := g.Machine.StartAgent(ctx); err != nil {
 		// There is nothing to guard any more, so trying again is not this program's.
 		g.Log.Error("guard: the agent cannot be started", "err", err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/durable"
 	"nixfleet/internal/fleet"
 )
@@ -118,9 +119,11 @@ func (f Files) Write(l Lease) error {
 	if err := durable.Symlink(l.Agent, f.link()); err != nil {
 		return fmt.Errorf("link the guard: %w", err)
 	}
+	crashpoint.Here("guard/linked", "the guard's program is linked; there is no lease with what it says")
 	if err := writeJSON(f.lease(), l); err != nil {
 		return fmt.Errorf("write the lease: %w", err)
 	}
+	crashpoint.Here("guard/leased", "the lease is written; no guard was started for it")
 	return nil
 }
 
@@ -140,6 +143,7 @@ func (f Files) claim(l Lease) error {
 	if err := writeJSON(f.claimed(), l); err != nil {
 		return fmt.Errorf("claim the lease: %w", err)
 	}
+	crashpoint.Here("guard/claim-written", "the lease is there twice, claimed and not")
 	if err := os.Remove(f.lease()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("claim the lease: %w", err)
 	}

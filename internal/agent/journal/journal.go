@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/durable"
 
 	"go.etcd.io/bbolt"
@@ -118,7 +119,15 @@ func (j *Journal) View(fn func(*Tx) error) error {
 // Update calls fn with a transaction and commits it when fn returns nil. When
 // Update returns an error nothing was changed.
 func (j *Journal) Update(fn func(*Tx) error) error {
-	return j.db.Update(func(tx *bbolt.Tx) error { return fn(&Tx{tx: tx, journal: j}) })
+	err := j.db.Update(func(tx *bbolt.Tx) error {
+		err := fn(&Tx{tx: tx, journal: j})
+		crashpoint.Here("journal/prepared", "nothing of a transaction whose changes are all made is on the disk")
+		return err
+	})
+	if err == nil {
+		crashpoint.Here("journal/committed", "a transaction is on the disk; nobody knows it yet")
+	}
+	return err
 }
 
 // Close closes the file and frees its lock.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/identity"
 	"nixfleet/internal/wire"
 )
@@ -45,6 +46,7 @@ func (a *API) dispatch(w http.ResponseWriter, r *http.Request, who caller) error
 	case order == nil:
 		return noContent(w)
 	}
+	crashpoint.Here("api/order-answered", "the delivery of an order is stored; its answer is not sent")
 	return answer(w, order)
 }
 
@@ -99,6 +101,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, who caller) error {
 	if err != nil {
 		return err
 	}
+	crashpoint.Here("api/events-answered", "events are stored; the host does not know it")
 	return answer(w, wire.BatchResponse{Results: results})
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"nixfleet/internal/controlplane/core"
 	"nixfleet/internal/controlplane/store"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/identity"
 	"nixfleet/internal/wire"
 )
@@ -120,11 +121,13 @@ func (a *API) issue(ctx context.Context, host string, key ed25519.PublicKey, non
 	if err != nil {
 		return store.Issuance{}, err
 	}
+	crashpoint.Here("api/certificate-issued", "the authority has signed a certificate; nothing of it is stored")
 	issued, err := a.Core.Issue(ctx, store.Issuance{
 		Serial: cert.SerialNumber.Text(16), Role: string(identity.Agent), Name: host, KeyFingerprint: identity.Fingerprint(key),
 		Nonce: nonce, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, CertPEM: string(identity.EncodeCertificate(cert)),
 	})
 	if err == nil {
+		crashpoint.Here("api/certificate-recorded", "a certificate is stored; the host does not have it")
 		a.Metrics.Issued.WithLabelValues(why).Inc()
 	}
 	return issued, err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nixfleet/internal/controlplane/store"
+	"nixfleet/internal/crashpoint"
 )
 
 // batch is what one transaction will hold: the state is already changed by it.
@@ -100,6 +101,7 @@ func (c *Core) write(ctx context.Context, b *batch) error {
 	c.Metrics.BatchRecords.Observe(float64(len(b.records)))
 	if b.state.docsChanged {
 		b.state.docsChanged = false
+		crashpoint.Here("core/documents-stored", "new documents are stored; they are not served yet")
 		c.docs.Store(b.state.documents())
 	}
 	return nil

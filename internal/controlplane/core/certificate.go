@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"nixfleet/internal/controlplane/store"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/rollout"
 	"nixfleet/internal/wire"
 )
@@ -46,6 +47,7 @@ func (c *Core) Issue(ctx context.Context, i store.Issuance) (store.Issuance, err
 			}
 		}
 		b.log(store.Record{Issuance: &i})
+		crashpoint.Here("core/certificate-logged", "a certificate was issued; nothing of it is stored")
 	})
 	if err != nil {
 		return store.Issuance{}, err

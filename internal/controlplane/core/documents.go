@@ -11,6 +11,7 @@ import (
 
 	"nixfleet/internal/controlplane/source"
 	"nixfleet/internal/controlplane/store"
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/identity"
 	"nixfleet/internal/trust"
@@ -209,6 +210,7 @@ func (c *Core) Publish(ctx context.Context, r source.Snapshot) error {
 		}
 		if s.docsChanged {
 			b.planDue = true
+			crashpoint.Here("core/documents-logged", "new documents were verified; nothing of them is stored")
 		}
 	})
 }

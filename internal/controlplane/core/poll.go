@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/rollout"
 	"nixfleet/internal/wire"
 )
@@ -80,6 +81,7 @@ func (c *Core) send(host string, o *wire.Order) {
 	if w == nil {
 		return // the poll ended meanwhile; the next one is offered it again
 	}
+	crashpoint.Here("core/order-handed", "the delivery of an order is stored; the host's poll does not have it")
 	w.order <- o
 	c.unpark(host, w)
 	c.state.machine(host).offered = time.Now()

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"nixfleet/internal/crashpoint"
 )
 
 // insertShape is one prepared INSERT: into which table, with how many rows.
@@ -62,7 +64,9 @@ func (s *Sqlite) transaction(ctx context.Context, do func() error) error {
 	}
 	err := do()
 	if err == nil {
+		crashpoint.Here("store/prepared", "nothing of a batch whose rows are all written is in the database")
 		if _, err = s.writer.ExecContext(ctx, "COMMIT"); err == nil {
+			crashpoint.Here("store/committed", "a batch is in the database; nobody was answered")
 			return nil
 		}
 		err = fmt.Errorf("commit: %w", err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/crashpoint"
 )
 
 // Nobody supervises the agent of a machine in a directory but whoever started it.
@@ -28,7 +29,7 @@ func (m *Machine) StartGuard(ctx context.Context, g host.GuardUnit) error {
 	if err := takeSlot(dir, st); err != nil {
 		return fmt.Errorf("start %s: %w", host.SlotGuard, err)
 	}
-	if err := m.runner.Start(Unit{Dir: dir, Program: g.Program, Args: g.Args, Env: m.env(st)}); err != nil {
+	if err := m.runner.Start(Unit{Dir: dir, Program: g.Program, Args: g.Args, Env: append(m.env(st), crashpoint.Environ()...)}); err != nil {
 		return errors.Join(fmt.Errorf("start %s: %w", host.SlotGuard, err), os.RemoveAll(dir))
 	}
 	return nil

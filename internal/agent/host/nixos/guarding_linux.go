@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nixfleet/internal/agent/host"
+	"nixfleet/internal/crashpoint"
 )
 
 // agentUnit is the agent's service.
@@ -66,7 +67,7 @@ func guardProperties(g host.GuardUnit) []systemd.Property {
 		value("StandardInput", "null"),
 		value("StandardOutput", "journal"),
 		value("StandardError", "journal"),
-		value("Environment", []string{"PATH=/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin"}),
+		value("Environment", append([]string{"PATH=/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin"}, crashpoint.Environ()...)),
 	}
 }
 
