@@ -94,12 +94,16 @@ func (a *Agent) leaseOf(e *entry, g lifecycle.Guard) guard.Lease {
 }
 
 // arm shows that the agent lives, writes the lease, and makes sure that a guard
-// watches.
+// watches. While something is guarded an agent that has just started does not
+// show that it lives yet: one that dies again and again must not keep its guard
+// waiting.
 func (a *Agent) arm(ctx context.Context, lease guard.Lease) error {
 	return a.guardWork(ctx, func() error {
 		files := a.guardFiles()
-		if err := files.Touch(a.machine.Clock()); err != nil {
-			return fmt.Errorf("show that the agent lives: %w", err)
+		if !files.Held() || time.Since(a.started) >= lease.Beat() {
+			if err := files.Touch(a.machine.Clock()); err != nil {
+				return fmt.Errorf("show that the agent lives: %w", err)
+			}
 		}
 		if err := files.Write(lease); err != nil {
 			return err
