@@ -12,13 +12,34 @@ import (
 
 const journalTimeout = 5 * time.Second
 
+// lastWords is journalTail, read once of a run that has ended: steps look at a unit
+// several times, and a way back must not wait for journalctl each time.
+func (m *Machine) lastWords(ctx context.Context, s host.Slot, run string) string {
+	m.mu.Lock()
+	known := m.said[s]
+	m.mu.Unlock()
+	if known.run == run && run != "" {
+		return known.words
+	}
+	words, ok := m.journalTail(ctx, run)
+	if ok {
+		m.mu.Lock()
+		m.said[s] = said{run, words}
+		m.mu.Unlock()
+	}
+	return words
+}
+
+// said is what a run wrote last.
+type said struct{ run, words string }
+
 // journalTail is the last of what a run wrote. It is found by a field that every
 // line of the unit has: systemd's own id is missing from the lines of programs
 // that end at once, which are the ones that matter. A journal that cannot be read
-// changes nothing about what happened: then there are no words.
-func (m *Machine) journalTail(ctx context.Context, run string) string {
+// changes nothing about what happened: then there are no words, and ok is false.
+func (m *Machine) journalTail(ctx context.Context, run string) (words string, ok bool) {
 	if run == "" {
-		return ""
+		return "", false
 	}
 	ctx, cancel := context.WithTimeout(ctx, journalTimeout)
 	defer cancel()
@@ -29,9 +50,9 @@ func (m *Machine) journalTail(ctx context.Context, run string) string {
 		"--output=json", "--output-fields=MESSAGE", "--all", "--lines=200", "--quiet", "--no-pager", envRun + "=" + run,
 	}})
 	if err != nil {
-		return "(its output cannot be read: " + host.Tail([]byte(err.Error())) + ")"
+		return "(its output cannot be read: " + host.Tail([]byte(err.Error())) + ")", false
 	}
-	return host.Tail(journalText(output))
+	return host.Tail(journalText(output)), true
 }
 
 // journalText puts the messages of journalctl's JSON lines together. A message

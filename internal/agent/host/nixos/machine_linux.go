@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,9 @@ type Machine struct {
 	root     string
 	env      []string
 	programs map[string]string // by name
+
+	mu   sync.Mutex
+	said map[host.Slot]said // by the slot's last run that has ended
 }
 
 var _ host.Machine = (*Machine)(nil)
@@ -40,7 +44,7 @@ const (
 
 // Open finds the programs that the backend needs. It does not need systemd yet.
 func Open(o Options) (*Machine, error) {
-	m := &Machine{root: o.Root, env: append(nixEnv(), o.Env...), programs: make(map[string]string)}
+	m := &Machine{root: o.Root, env: append(nixEnv(), o.Env...), programs: make(map[string]string), said: make(map[host.Slot]said)}
 	for _, name := range []string{"nix", "nix-store", "nix-env", "journalctl"} {
 		path, err := findProgram(name)
 		if err != nil {

@@ -254,7 +254,7 @@ func (m *Machine) Status(ctx context.Context, s host.Slot) (host.Run, error) {
 	}
 	r := u.run()
 	if r.Phase == host.RunEnded {
-		r.Output = m.journalTail(ctx, u.environment[envRun])
+		r.Output = m.lastWords(ctx, s, u.environment[envRun])
 	}
 	return r, nil
 }
