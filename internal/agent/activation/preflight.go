@@ -101,12 +101,17 @@ func checkSpace(ctx context.Context, m host.Machine, s Spec) error {
 		return transient(ctx, "look at the free space", err)
 	}
 	if space.Store < s.MinFreeStore {
-		return &Wait{On: wire.WaitingOnDiskNix, Err: fmt.Errorf("%d MiB are free, %d are wanted", space.Store>>20, s.MinFreeStore>>20)}
+		return &Wait{On: wire.WaitingOnDiskNix, Err: tooLittle(space.Store, s.MinFreeStore)}
 	}
 	if want := s.MinFreeBoot + bootFiles(m, s.Target); space.BootKnown && space.Boot < want {
-		return &Wait{On: wire.WaitingOnDiskBoot, Err: fmt.Errorf("%d MiB are free, %d are wanted", space.Boot>>20, want>>20)}
+		return &Wait{On: wire.WaitingOnDiskBoot, Err: tooLittle(space.Boot, want)}
 	}
 	return nil
+}
+
+func tooLittle(free, wanted uint64) error {
+	const mib = 1 << 20
+	return fmt.Errorf("%.1f MiB are free, %.1f are wanted", float64(free)/mib, float64(wanted)/mib)
 }
 
 // bootFiles is the size of what a boot loader would copy of a closure.
