@@ -44,8 +44,8 @@ lab-smoke: ## one real host: systemd, Nix, a signed cache (root)
 	$(GO) test -count=1 -timeout 15m -v -run '^TestSmoke$$' ./test/lab
 
 .PHONY: lab
-lab: ## every scenario on real hosts (root); RUN=TestGuard for one
-	$(GO) test -count=1 -timeout 30m -v -run '$(or $(RUN),.)' ./test/lab
+lab: ## every scenario on real hosts (root); RUN=TestGuard for one, KEEP=1 to keep its hosts for a look
+	$(GO) test -count=1 -timeout $(if $(KEEP),0,30m) -parallel 8 -v -run '$(or $(RUN),.)' ./test/lab $(if $(KEEP),-keep)
 
 .PHONY: mutants
 mutants: ## every deliberate defect must make its named test fail
@@ -53,7 +53,7 @@ mutants: ## every deliberate defect must make its named test fail
 
 .PHONY: test
 test: deps check fuzz ## everything: what has to pass before a change lands
-	$(GO) test -p 1 -count=1 -timeout 30m -v $(WHOLES)
+	$(GO) test -p 1 -parallel 8 -count=1 -timeout 30m -v $(WHOLES)
 
 .PHONY: bench
 bench: ## measure the budgets and write docs/performance.md

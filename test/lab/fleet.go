@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -26,23 +27,23 @@ type Fleet struct {
 	URL    string
 	Client *operator.Client
 
-	lab   *Lab
-	bin   string
-	doc   map[string]any // the fleet document
-	hosts map[string]any
-	refs  int
-	plane *exec.Cmd
+	lab       *Lab
+	bin       string
+	doc       map[string]any // the fleet document
+	port      string
+	arguments []string // of the control plane
+	hosts     map[string]any
+	refs      int
+	plane     *exec.Cmd
 }
 
-// controlPlanePort is free: the lab has a network of its own.
-const controlPlanePort = "8443"
-
 // Fleet makes a fleet of no hosts whose machines trust the caches' keys, and
-// starts its control plane. Policy has the fields of a rollout policy that
-// differ from the defaults; one wave soaks for soakSecs.
-func (l *Lab) Fleet(bin string, soakSecs int, policy map[string]any, caches ...*Cache) *Fleet {
+// starts its control plane, with further arguments. Policy has the fields of a
+// rollout policy that differ from the defaults; one wave soaks for soakSecs.
+func (l *Lab) Fleet(bin string, soakSecs int, policy map[string]any, plane []string, caches ...*Cache) *Fleet {
 	l.T.Helper()
-	f := &Fleet{lab: l, bin: bin, URL: "https://" + Gateway + ":" + controlPlanePort, hosts: map[string]any{}}
+	port := strconv.Itoa(8443 + int(serial.Add(1))) // free: the lab has a network of its own
+	f := &Fleet{lab: l, bin: bin, port: port, URL: "https://" + Gateway + ":" + port, hosts: map[string]any{}, arguments: plane}
 	var err error
 	f.Folder, err = fleetdir.Create(filepath.Join(l.Dir, "fleet"), fleetdir.Options{
 		Names: []string{Gateway}, URL: f.URL, Operator: "lab", Now: time.Now(),
@@ -120,14 +121,15 @@ func (f *Fleet) StartControlPlane() {
 		f.lab.T.Fatal(err)
 	}
 	defer log.Close() // the process has its own
-	f.plane = exec.Command(filepath.Join(f.bin, "nixfleet-control-plane"),
-		"--listen", Gateway+":"+controlPlanePort,
-		"--db", "sqlite:"+filepath.Join(f.lab.Dir, "state.db"),
+	f.plane = exec.Command(filepath.Join(f.bin, "nixfleet-control-plane"), append([]string{
+		"--listen", Gateway + ":" + f.port,
+		"--db", "sqlite:" + filepath.Join(f.lab.Dir, "state.db"),
 		"--release-source", f.Folder.Release(),
 		"--trust-file", f.Folder.Trust(),
 		"--tls-cert", f.Folder.ServerCert(), "--tls-key", f.Folder.ServerKey(),
 		"--client-ca", f.Folder.CACert(), "--ca-cert", f.Folder.CACert(), "--ca-key", f.Folder.CAKey(),
-		"--heartbeat", "2s", "--source-interval", "1s")
+		"--heartbeat", "2s", "--source-interval", "1s",
+	}, f.arguments...)...)
 	f.plane.Stdout, f.plane.Stderr = log, log
 	if err := f.plane.Start(); err != nil {
 		f.lab.T.Fatal(err)
@@ -217,8 +219,7 @@ const (
 )
 
 // guardUnit is the guard of a boot: it starts in emergency mode, too, before any
-// network, and is always the program that prior's agent has left a link to. Here
-// that is /usr/local/bin/nixfleet-agent; on NixOS it is a store path.
+// network, and is always the program that prior's agent has left a link to.
 const guardUnit = `[Unit]
 Description=nixfleet guard
 DefaultDependencies=no
@@ -237,16 +238,19 @@ OOMScoreAdjust=-1000
 WantedBy=sysinit.target
 `
 
-// agentUnit is the service as the NixOS module has it, with the lab's paths.
+// agentUnit is the service as the NixOS module has it. In place of a unit of each
+// system it starts the agent of the system that runs.
 func agentUnit(host, url string) string {
 	return `[Unit]
 Description=nixfleet agent
 StartLimitIntervalSec=0
 [Service]
 Type=notify
-ExecStart=/usr/local/bin/nixfleet-agent --control-plane-url ` + url + ` --machine-id ` + host + ` \
+ExecStart=/run/current-system/agent/bin/nixfleet-agent --control-plane-url ` + url + ` --machine-id ` + host + ` \
   --ca-cert /etc/nixfleet/agent/ca.pem --bootstrap-token-file /etc/nixfleet/agent/token --poll-interval 2s
 EnvironmentFile=-/etc/nixfleet/agent/environment
+EnvironmentFile=-/run/lab-next-agent
+ExecStartPost=rm -f /run/lab-next-agent
 Restart=always
 RestartSec=1
 TimeoutStopSec=25
@@ -260,7 +264,7 @@ WantedBy=multi-user.target
 `
 }
 
-// Enrol puts the files and the agent on the host and starts the agent.
+// Enrol puts the files on the host and starts its system's agent.
 // Environment has the agent's further settings.
 func (f *Fleet) Enrol(ctx context.Context, h *Host, files map[string]string, environment map[string]string) {
 	t := f.lab.T
@@ -275,13 +279,6 @@ func (f *Fleet) Enrol(ctx context.Context, h *Host, files map[string]string, env
 		fmt.Fprintf(&lines, "%s=%s\n", name, value)
 	}
 	if err := h.Write(ctx, "/etc/nixfleet/agent/environment", lines.String(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	program, err := os.ReadFile(filepath.Join(f.bin, "nixfleet-agent"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Write(ctx, "/usr/local/bin/nixfleet-agent", string(program), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for _, argv := range [][]string{{"systemctl", "daemon-reload"}, {"systemctl", "enable", guardUnitName}, {"systemctl", "enable", "--now", agentUnitName}} {
@@ -305,9 +302,14 @@ func (f *Fleet) Host(ctx context.Context, rollout, host string) (wire.RolloutHos
 	return wire.RolloutHost{}, fmt.Errorf("%s is not in %s", host, rollout)
 }
 
+// AllEvents are those that all hosts sent in a rollout.
+func (f *Fleet) AllEvents(ctx context.Context, rollout string) ([]wire.EventView, error) {
+	return operator.List[wire.EventView](ctx, f.Client, wire.Fill(wire.PathRolloutEvents, rollout), "")
+}
+
 // Events are those that a host sent in a rollout.
 func (f *Fleet) Events(ctx context.Context, rollout, host string) ([]wire.EventView, error) {
-	all, err := operator.List[wire.EventView](ctx, f.Client, wire.Fill(wire.PathRolloutEvents, rollout), "")
+	all, err := f.AllEvents(ctx, rollout)
 	return slices.DeleteFunc(all, func(e wire.EventView) bool { return e.Hostname != host }), err
 }
 

@@ -22,9 +22,9 @@ const rebooted = 133
 
 // Host is one machine of the lab.
 type Host struct {
-	Name    string
-	Address string
+	Name string
 
+	id     string   // among all hosts of all labs
 	dir    string   // disk image, mounts, console log
 	groups []string // cgroups
 
@@ -32,12 +32,12 @@ type Host struct {
 	nspawn *exec.Cmd
 	boots  int
 	down   chan struct{} // closed when the machine is off
-	cause  error         // why it is off, when that was no clean power-off
+	stuck  error         // why its disk could not be taken away
 }
 
 // newHost makes a machine with an empty disk, and prepares its network.
-func newHost(dir, name, address string) (*Host, error) {
-	h := &Host{Name: name, Address: address, dir: filepath.Join(dir, name)}
+func newHost(dir, name string, number int) (*Host, error) {
+	h := &Host{Name: name, id: fmt.Sprintf("lab-%d", number), dir: filepath.Join(dir, name)}
 	for _, d := range []string{"disk", "root"} {
 		if err := os.MkdirAll(filepath.Join(h.dir, d), 0o755); err != nil {
 			return nil, err
@@ -54,10 +54,10 @@ func newHost(dir, name, address string) (*Host, error) {
 		return nil, err
 	}
 	var err error
-	if h.groups, err = cgroup(name); err != nil {
+	if h.groups, err = cgroup(h.id); err != nil {
 		return nil, err
 	}
-	return h, plug(name, address)
+	return h, plug(h.id, number)
 }
 
 // mount brings the disk up: the image, and over it the root file system.
@@ -78,11 +78,23 @@ func (h *Host) mount() error {
 	return nil
 }
 
+// unmount takes the disk away, and waits until the kernel has let go of it: what is
+// mounted again must be read from it.
 func (h *Host) unmount() error {
-	return errors.Join(
+	if err := errors.Join(
 		unix.Unmount(h.Root(), 0),
-		run("umount", filepath.Join(h.dir, "disk")))
+		run("umount", filepath.Join(h.dir, "disk"))); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), unmountLimit)
+	defer cancel()
+	return Until(ctx, "the disk of "+h.Name+" to be free", func() (bool, error) {
+		used, err := exec.Command("losetup", "--associated", filepath.Join(h.dir, "disk.img")).Output()
+		return len(used) == 0, err
+	})
 }
+
+const unmountLimit = 30 * time.Second
 
 // Root is the host's root file system while it is powered on, or between Mount
 // and the first boot.
@@ -131,8 +143,11 @@ func (h *Host) supervise(started chan<- error) {
 			continue
 		}
 		h.mu.Lock()
-		h.cause = errors.Join(err, h.unmount())
 		h.nspawn = nil
+		h.mu.Unlock()
+		stuck := h.unmount()
+		h.mu.Lock()
+		h.stuck = stuck
 		h.mu.Unlock()
 		return
 	}
@@ -149,9 +164,9 @@ func (h *Host) boot() *exec.Cmd {
 	// The shell enters the host's groups before it becomes nspawn.
 	script := `for g in $GROUPS_OF_HOST; do echo $$ > "$g/cgroup.procs"; done; exec "$@"`
 	cmd := exec.Command("sh", "-c", script, "sh",
-		"systemd-nspawn", "--quiet", "--directory", h.Root(), "--machine", h.Name,
+		"systemd-nspawn", "--quiet", "--directory", h.Root(), "--machine", h.id,
 		"--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+3",
-		"--network-namespace-path=/run/netns/lab-"+h.Name, "--", init)
+		"--network-namespace-path=/run/netns/"+h.id, "--capability=CAP_NET_ADMIN", "--", init)
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"),
 		"GROUPS_OF_HOST=" + strings.Join(h.groups, " "),
@@ -257,10 +272,13 @@ func (h *Host) PowerOff() error {
 			return err
 		}
 	}
-	if h.down != nil {
-		<-h.down
+	if h.down == nil {
+		return nil
 	}
-	return nil
+	<-h.down
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.stuck
 }
 
 // Log copies the host's console to w.

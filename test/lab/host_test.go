@@ -11,10 +11,11 @@ import (
 // The lab itself: a host boots, keeps its disk over a reboot, has a boot id of
 // its own for every boot, and boots what its boot loader names.
 func TestHostBootsAndReboots(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	l := Open(t)
-	v1 := l.System("web-01", "1", "")
+	v1 := l.System("web-01", "1", l.Agent([]byte(deadAgent)), "")
 	cache := l.Cache("good")
 	cache.Push(v1)
 	h := l.Host(ctx, "web-01", func(root string) error {

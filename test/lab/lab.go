@@ -2,45 +2,49 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Lab is one test's set of machines, programs and caches. All of it ends with
-// the test.
+// the test. Labs of several tests live side by side.
 type Lab struct {
 	T   testing.TB
 	Dir string // a folder for everything that the scenario makes
-
-	hosts int
 }
+
+// serial numbers hosts and control planes: all labs share one network.
+var serial atomic.Int64
 
 // Open starts an empty lab.
 func Open(t testing.TB) *Lab {
 	t.Helper()
-	l := &Lab{T: t, Dir: t.TempDir()}
-	// Overlay needs a file system that takes its attributes, which a tmpfs in /tmp may not.
-	if err := network(); err != nil {
+	dir, err := os.MkdirTemp(scratch, "") // the test's name in it would have to be fit for a mount's options
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = run("ip", "link", "del", bridge) })
-	return l
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return &Lab{T: t, Dir: dir}
 }
 
 // Host makes a machine and boots it. Prepare may change its disk before.
 func (l *Lab) Host(ctx context.Context, name string, prepare func(root string) error) *Host {
 	l.T.Helper()
-	l.hosts++
-	h, err := newHost(l.Dir, name, fmt.Sprintf("10.77.0.%d", 10+l.hosts))
+	h, err := newHost(l.Dir, name, int(serial.Add(1)))
 	if err != nil {
 		l.T.Fatal(err)
 	}
@@ -48,11 +52,12 @@ func (l *Lab) Host(ctx context.Context, name string, prepare func(root string) e
 		if l.T.Failed() {
 			h.agentLog(l.T)
 		}
+		h.keep(l.T)
 		if err := h.PowerOff(); err != nil {
 			l.T.Error(err)
 		}
 		_ = unix.Unmount(h.Root(), unix.MNT_DETACH) // a host that never started is still mounted
-		_ = run("ip", "netns", "del", "lab-"+name)
+		_ = run("ip", "netns", "del", h.id)
 	})
 	if err := h.PowerOn(ctx, prepare); err != nil {
 		_ = h.Log(l.T.Output())
@@ -61,34 +66,79 @@ func (l *Lab) Host(ctx context.Context, name string, prepare func(root string) e
 	return h
 }
 
-// Programs builds the three programs without debugging information, static, as
-// they are released, and gives the folder that holds them.
-func (l *Lab) Programs() string {
+// Programs are the three programs without debugging information, static, as they
+// are released, or with crash points: the folder that holds them.
+func (l *Lab) Programs(crashpoints bool) string {
 	l.T.Helper()
-	bin := filepath.Join(l.Dir, "bin")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin+"/", "nixfleet/cmd/...")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		l.T.Fatalf("build the programs: %v: %s", err, out)
+	build := released
+	if crashpoints {
+		build = crashing
 	}
-	return bin
+	dir, err := build()
+	if err != nil {
+		l.T.Fatal(err)
+	}
+	return dir
 }
 
-// System builds a system for a host and gives its store path. Fault is one of
-// those that toplevel.nix lists, and so are its further arguments, as name=value.
-func (l *Lab) System(host, version, fault string, further ...string) string {
+var (
+	released = sync.OnceValues(func() (string, error) { return buildPrograms("released") })
+	crashing = sync.OnceValues(func() (string, error) { return buildPrograms("crashing", "-tags", "crashpoints") })
+)
+
+// buildPrograms builds them once for all tests of this run.
+func buildPrograms(name string, flags ...string) (string, error) {
+	dir := filepath.Join(scratch, name)
+	cmd := exec.Command("go", slices.Concat([]string{"build", "-trimpath", "-ldflags", "-s -w"}, flags, []string{"-o", dir + "/", "nixfleet/cmd/..."})...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the programs: %w: %s", err, out)
+	}
+	return dir, nil
+}
+
+// Agent puts an agent's program into the store, as the package that a system
+// has, and gives its store path. Programs that differ are other packages.
+func (l *Lab) Agent(program []byte) string {
+	l.T.Helper()
+	dir, err := os.MkdirTemp(l.Dir, "")
+	dir = filepath.Join(dir, "nixfleet-agent")
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(dir, "bin"), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "bin/nixfleet-agent"), program, 0o755)
+	}
+	var out []byte
+	if err == nil {
+		out, err = l.nix("nix-store", "--add", dir).Output()
+	}
+	if err != nil {
+		l.T.Fatalf("put an agent into the store: %v", err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// System builds a system for a host, with the agent's package, and gives its store
+// path. Fault is one of those that toplevel.nix lists, and so are its further
+// arguments, as name=value.
+func (l *Lab) System(host, version, agent, fault string, further ...string) string {
 	l.T.Helper()
 	source, err := filepath.Abs("toplevel.nix")
 	if err != nil {
 		l.T.Fatal(err)
 	}
 	argv := []string{"nix-build", "--no-out-link", source}
-	for _, argument := range append(further, "host="+host, "version="+version, "fault="+fault) {
+	for _, argument := range slices.Concat([]string{"host=" + host, "version=" + version, "agent=" + agent, "fault=" + fault}, further) {
 		name, value, _ := strings.Cut(argument, "=")
 		argv = append(argv, "--argstr", name, value)
 	}
 	out, err := l.nix(argv...).Output()
 	if err != nil {
+		var failed *exec.ExitError
+		if errors.As(err, &failed) {
+			err = fmt.Errorf("%w: %s", err, failed.Stderr)
+		}
 		l.T.Fatalf("build system %s %s: %v", host, version, err)
 	}
 	return strings.TrimSpace(string(out))
@@ -96,55 +146,8 @@ func (l *Lab) System(host, version, fault string, further ...string) string {
 
 func (l *Lab) nix(argv ...string) *exec.Cmd {
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Stderr = os.Stderr
 	cmd.Env = append(os.Environ(), "NIX_CONFIG=sandbox = false\nbuild-users-group =\nsubstituters =\nexperimental-features = nix-command", "HOME="+l.Dir)
 	return cmd
-}
-
-// Cache is a signed binary cache, made by Nix, served over HTTP to the hosts.
-type Cache struct {
-	URL string
-	Key string // public, as in trusted-public-keys
-
-	lab    *Lab
-	dir    string
-	secret string
-}
-
-// Cache makes an empty cache with a new key.
-func (l *Lab) Cache(name string) *Cache {
-	l.T.Helper()
-	c := &Cache{lab: l, dir: filepath.Join(l.Dir, "cache-"+name), secret: filepath.Join(l.Dir, name+".sec")}
-	public := filepath.Join(l.Dir, name+".pub")
-	if err := l.nix("nix-store", "--generate-binary-cache-key", name+"-1", c.secret, public).Run(); err != nil {
-		l.T.Fatal(err)
-	}
-	key, err := os.ReadFile(public)
-	if err != nil {
-		l.T.Fatal(err)
-	}
-	c.Key = strings.TrimSpace(string(key))
-	if err := os.MkdirAll(c.dir, 0o755); err != nil {
-		l.T.Fatal(err)
-	}
-	listener, err := net.Listen("tcp", Gateway+":0")
-	if err != nil {
-		l.T.Fatal(err)
-	}
-	server := &http.Server{Handler: http.FileServer(http.Dir(c.dir)), ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = server.Serve(listener) }() // ends with Close
-	l.T.Cleanup(func() { _ = server.Close() })
-	c.URL = "http://" + listener.Addr().String()
-	return c
-}
-
-// Push copies systems with their closures into the cache, signed by its key.
-func (c *Cache) Push(paths ...string) {
-	c.lab.T.Helper()
-	args := append([]string{"nix", "copy", "--to", "file://" + c.dir + "?secret-key=" + c.secret}, paths...)
-	if err := c.lab.nix(args...).Run(); err != nil {
-		c.lab.T.Fatal(err)
-	}
 }
 
 // install brings a first system onto a host, as its installation would have: in

@@ -28,6 +28,7 @@ func Main(m *testing.M) int {
 			fmt.Fprintln(os.Stderr, "lab:", err)
 			return 1
 		}
+		defer cleanUp()
 		return m.Run()
 	}
 	if err := able(); err != nil {
@@ -110,8 +111,9 @@ func unshare() (int, error) {
 }
 
 // furnish prepares the new namespaces: mounts that stay inside, a /proc of these
-// processes, a loopback that is up, a place for network namespaces, and a Nix
-// store that is kept between runs and is not the machine's own.
+// processes, a loopback that is up, a place for network namespaces, a Nix store
+// that is kept between runs and is not the machine's own, and the bridge that the
+// hosts hang on.
 func furnish() error {
 	store := filepath.Join(cache(), "nix")
 	for _, dir := range []string{"/nix", "/run/netns", store + "/store", store + "/var/nix"} {
@@ -132,7 +134,33 @@ func furnish() error {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
 	}
-	return run("ip", "link", "set", "lo", "up")
+	if err := run("ip", "link", "set", "lo", "up"); err != nil {
+		return err
+	}
+	var err error
+	if scratch, err = os.MkdirTemp("", "nixfleet-lab-"); err != nil {
+		return err
+	}
+	// systemd-nspawn keeps copies of all mounts, as slaves of those that are shared:
+	// what is unmounted here leaves every host.
+	if err := unix.Mount(scratch, scratch, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount("", scratch, "", unix.MS_SHARED, ""); err != nil {
+		return err
+	}
+	return network()
+}
+
+// scratch is a folder for what all tests of this run make.
+var scratch string
+
+// cleanUp removes it.
+func cleanUp() {
+	err := errors.Join(unix.Unmount(scratch, unix.MNT_DETACH), os.RemoveAll(scratch))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+	}
 }
 
 // run runs a command to its end; its error carries what it printed.

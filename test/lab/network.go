@@ -12,7 +12,7 @@ const bridge = "br-lab"
 func network() error {
 	for _, argv := range [][]string{
 		{"ip", "link", "add", bridge, "type", "bridge"},
-		{"ip", "addr", "add", Gateway + "/24", "dev", bridge},
+		{"ip", "addr", "add", Gateway + "/16", "dev", bridge},
 		{"ip", "link", "set", bridge, "up"},
 	} {
 		if err := run(argv...); err != nil {
@@ -23,27 +23,26 @@ func network() error {
 }
 
 // plug gives a host a network namespace with one interface on the bridge. It
-// outlives the host's reboots.
-func plug(host, address string) error {
-	ns, port := "lab-"+host, "v-"+host
+// outlives the host's reboots. Both are named after the host's id.
+func plug(id string, number int) error {
 	for _, argv := range [][]string{
-		{"ip", "netns", "add", ns},
-		{"ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", ns},
-		{"ip", "link", "set", port, "master", bridge, "up"},
-		{"ip", "-n", ns, "link", "set", "lo", "up"},
-		{"ip", "-n", ns, "addr", "add", address + "/24", "dev", "eth0"},
-		{"ip", "-n", ns, "link", "set", "eth0", "up"},
-		{"ip", "-n", ns, "route", "add", "default", "via", Gateway},
+		{"ip", "netns", "add", id},
+		{"ip", "link", "add", "v-" + id, "type", "veth", "peer", "name", "eth0", "netns", id},
+		{"ip", "link", "set", "v-" + id, "master", bridge, "up"},
+		{"ip", "-n", id, "link", "set", "lo", "up"},
+		{"ip", "-n", id, "addr", "add", fmt.Sprintf("10.77.%d.%d/16", number/200, 10+number%200), "dev", "eth0"},
+		{"ip", "-n", id, "link", "set", "eth0", "up"},
+		{"ip", "-n", id, "route", "add", "default", "via", Gateway},
 	} {
 		if err := run(argv...); err != nil {
-			return fmt.Errorf("network of %s: %w", host, err)
+			return fmt.Errorf("network of %s: %w", id, err)
 		}
 	}
 	return nil
 }
 
 // CutNetwork pulls the host's cable; MendNetwork puts it back.
-func (h *Host) CutNetwork() error { return run("ip", "link", "set", "v-"+h.Name, "down") }
+func (h *Host) CutNetwork() error { return run("ip", "link", "set", "v-"+h.id, "down") }
 
 // MendNetwork puts the host's cable back.
-func (h *Host) MendNetwork() error { return run("ip", "link", "set", "v-"+h.Name, "up") }
+func (h *Host) MendNetwork() error { return run("ip", "link", "set", "v-"+h.id, "up") }

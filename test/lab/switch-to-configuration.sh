@@ -14,10 +14,9 @@ case "$1" in
   boot | switch)
     # As the real loaders do, only what is in the profile gets an entry.
     if [ "$(readlink -f /nix/var/nix/profiles/system)" = @out@ ]; then
-      echo @out@ > /boot/default-system.new
-      sync /boot/default-system.new
-      mv /boot/default-system.new /boot/default-system
-      sync -f /boot
+      { echo @out@ > /boot/default-system.new && sync /boot/default-system.new &&
+        mv /boot/default-system.new /boot/default-system && sync -f /boot; } ||
+        { echo "the boot loader could not be written" >&2; exit 1; }
     fi ;;
 esac
 [ "$1" = boot ] && exit 0
@@ -26,13 +25,33 @@ if [ -e /run/current-system ] && ! cmp -s /run/current-system/init-interface-ver
   echo 'the init interface changed: this system can only be booted into' >&2
   exit 100
 fi
+# Units that are other ones are stopped before the activation and started after it.
+agent=nixfleet-agent.service
+replaced=
+if ! cmp -s /run/current-system/etc/systemd/system/$agent @out@/etc/systemd/system/$agent &&
+  systemctl --quiet is-active $agent; then
+  replaced=$agent
+  systemctl stop $agent
+fi
 echo @version@ >> /var/lib/lab-made-live
 ln -sfn @out@ /run/current-system
+case " @fault@ " in
+  *" network "*) ip link set eth0 down ;;
+  *) ip link set eth0 up; ip route replace default via 10.77.0.1 ;;
+esac
 systemctl reset-failed
-[ -x /etc/lab-switch-hook ] && /etc/lab-switch-hook "$1" "@version@"
-if [ "@fault@" = unit ]; then
+if [ -n "$replaced" ]; then
+  systemctl daemon-reexec
+  systemctl daemon-reload
+  systemctl start $agent || failed=yes
+fi
+case " @fault@ " in *" slow "*)
+  while [ -e /run/lab-hold ]; do sleep 0.1; done ;;
+esac
+case " @fault@ " in *" unit "*)
   systemd-run --quiet --unit=lab-broken --service-type=oneshot /bin/false
   echo "warning: the following units failed: lab-broken.service" >&2
-  exit 4
-fi
+  exit 4 ;;
+esac
+[ -z "$failed" ] || { echo "warning: the following units failed: $agent" >&2; exit 4; }
 exit 0

@@ -3,12 +3,17 @@
 # actions, exit codes and lock, init, etc, sw, kernel, initrd, nixos-version,
 # init-interface-version, system.
 #
-# fault: ""         a good system
-#        "unit"     a unit fails during the switch, which then exits with 4
-#        "probe"    the switch works, and the system lacks /healthy
+# agent:            the store path of its agent
+# fault:            none for a good system, or some of
+#        unit       a unit fails during the switch, which then exits with 4
+#        probe      the switch works, and the system lacks /healthy
+#        network    its activation takes the network down
+#        rescue     it boots into rescue mode
+#        no-agent   it does not start its agent at a boot
+#        slow       its switch lasts until somebody removes /run/lab-hold
 # dbus:             the version of D-Bus, which may not be swapped in a running system
 # interface:        that of the init interface; another than the running one exits 100
-{ host, version, fault ? "", dbus ? "1", interface ? "1" }:
+{ host, version, agent, fault ? "", dbus ? "1", interface ? "1" }:
 let
   make = name: attributes: script: derivation ({
     inherit name;
@@ -17,6 +22,7 @@ let
     PATH = "/usr/bin:/bin";
     args = [ "-ec" script ];
   } // attributes);
+  program = builtins.storePath agent;
   # Paths of their own, which systems share as long as these do not change.
   bus = make "dbus-${dbus}" { } ''
     mkdir $out; printf '[Unit]\nDescription=D-Bus\n' > $out/dbus.service
@@ -24,17 +30,16 @@ let
   linux = make "linux-6.1" { } ''
     mkdir $out; echo kernel > $out/bzImage
   '';
-  etc = make "etc-${version}" { inherit version bus; } ''
+  etc = make "etc-${version}" { inherit version bus program; } ''
     mkdir -p $out/systemd/system
     ln -s $bus/dbus.service $out/systemd/system/dbus.service
-    for unit in nixfleet-agent nixfleet-guard; do
-      printf '[Unit]\nDescription=%s\n' $unit > $out/systemd/system/$unit.service
-    done
+    printf '[Service]\nExecStart=%s/bin/nixfleet-agent\n' $program > $out/systemd/system/nixfleet-agent.service
+    printf '[Unit]\nDescription=guard\n' > $out/systemd/system/nixfleet-guard.service
     echo $version > $out/version
   '';
 in
 make "nixos-system-${host}-${version}" {
-  inherit version fault interface etc linux;
+  inherit version fault interface etc linux program;
   switch = ./switch-to-configuration.sh;
   init = ./init.sh;
 } ''
@@ -46,9 +51,13 @@ make "nixos-system-${host}-${version}" {
   ln -s /lib/systemd/systemd $out/sw/lib/systemd/systemd
   ln -s $out/sw $out/systemd
   ln -s $etc $out/etc
-  [ "$fault" = probe ] || echo yes > $out/healthy
-  sed "s|@out@|$out|g; s|@version@|$version|g; s|@fault@|$fault|g" $switch > $out/bin/switch-to-configuration
-  sed "s|@out@|$out|g" $init > $out/init
+  ln -s $program $out/agent
+  case " $fault " in *" probe "*) ;; *) echo yes > $out/healthy ;; esac
+  for file in switch init; do
+    sed "s|@out@|$out|g; s|@version@|$version|g; s|@fault@|$fault|g" \
+      $(eval echo \$$file) > $out/$file.new
+  done
+  mv $out/switch.new $out/bin/switch-to-configuration; mv $out/init.new $out/init
   printf '#!/bin/sh\nexit 0\n' > $out/activate
   chmod +x $out/bin/switch-to-configuration $out/init $out/activate
 ''
