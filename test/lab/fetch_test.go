@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -70,22 +71,33 @@ func TestPowerCutAfterFetch(t *testing.T) {
 	s := NewSolo(t, SoloConfig{Crashpoints: true})
 	program := func(root, system string) string { return filepath.Join(root, system, "bin/switch-to-configuration") }
 
-	durable := s.System("2", "")
-	s.arm("stop:activation/fetched")
-	r := s.Release(durable)
-	s.reached("stop", "activation/fetched")
-	s.PowerCut(func(root string) error {
-		info, err := os.Stat(program(root, durable))
-		if err == nil && info.Size() == 0 {
-			t.Error("FAIL: what was fetched is empty after the power cut")
-		}
-		return err
-	})
-	s.Ended("a power cut right after the fetch", r, lifecycle.Converged, "", durable)
+	for i, c := range []struct {
+		what    string
+		prepare func(system string)
+	}{
+		{"a power cut right after the fetch", func(string) {}},
+		{"a power cut right after the fetch of what somebody else had just fetched without a sync", func(system string) {
+			s.Run("nix-store", "--realise", system, "--option", "substituters", s.Cache.URL, "--option", "trusted-public-keys", s.Cache.Key)
+		}},
+	} {
+		durable := s.System(fmt.Sprint(i+2), "")
+		s.arm("stop:activation/fetched")
+		c.prepare(durable)
+		r := s.Release(durable)
+		s.reached("stop", "activation/fetched")
+		s.PowerCut(func(root string) error {
+			info, err := os.Stat(program(root, durable))
+			if err == nil && info.Size() == 0 {
+				t.Error("FAIL: what was fetched is empty after the power cut")
+			}
+			return err
+		})
+		s.Ended(c.what, r, lifecycle.Converged, "", durable)
+	}
 
-	lost := s.System("3", "")
+	lost := s.System("4", "")
 	s.arm("stop:activation/fetched")
-	r = s.Release(lost)
+	r := s.Release(lost)
 	s.reached("stop", "activation/fetched")
 	s.PowerCut(func(root string) error {
 		name := program(root, lost)

@@ -147,7 +147,7 @@ func (s *Solo) Restart() {
 }
 
 // stepLimit is how long anything in a scenario may take.
-const stepLimit = 100 * time.Second
+const stepLimit = 90 * time.Second
 
 // Eventually waits for something that has to come true.
 func (s *Solo) Eventually(what string, ask func() bool) {

@@ -354,6 +354,30 @@ func TestAnotherRolloutsRunDoesNotCount(t *testing.T) {
 	is[lifecycle.ActivationCompleted](t, body, err)
 }
 
+// A32: nor is another run's of the same switch, as somebody may have started it by
+// hand: only a result with the recorded id counts.
+func TestAnotherRunDoesNotCount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `echo run >>"$NIXFLEET_ROOT/runs"; obey`)
+	body, err := w.doSwitch()
+	is[lifecycle.ActivationCompleted](t, body, err)
+	mark, err := w.rec.Recall(t.Context(), w.spec.Rollout, StepSwitch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark.RunID = "of a run that nobody saw end"
+	if err := w.rec.Record(t.Context(), w.spec.Rollout, StepSwitch, mark); err != nil {
+		t.Fatal(err)
+	}
+	body, err = w.doSwitch()
+	waits(t, body, err, wire.WaitingOnNone)
+	body, err = w.doSwitch()
+	is[lifecycle.ActivationCompleted](t, body, err)
+	if got := strings.Count(w.read("runs"), "run"); got != 2 {
+		t.Errorf("it ran %d times, want 2: the result of another run was taken", got)
+	}
+}
+
 func TestRunOfAnotherBootDoesNotCount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, hosttest.Obey)
