@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 
 	"nixfleet/internal/agent/journal"
 )
@@ -19,7 +20,8 @@ type checkJournalCmd struct {
 func (c *checkJournalCmd) Run(*env) error { return journal.Check(c.File) }
 
 // checkJournal runs the check in a child. Any bad end of it is damage, but a
-// child that cannot be started is none.
+// child that cannot be started is none, and neither is one that was asked to end,
+// as a service manager asks all of a service's processes.
 func checkJournal(ctx context.Context, path string) error {
 	if _, err := os.Stat(path); err != nil {
 		return nil // none yet, or Open will say
@@ -38,6 +40,10 @@ func checkJournal(ctx context.Context, path string) error {
 	if err := cmd.Wait(); err != nil {
 		if strings.Contains(out.String(), journal.ErrLocked.Error()) {
 			return fmt.Errorf("%s: %w", path, journal.ErrLocked)
+		}
+		status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		if ctx.Err() != nil || ok && status.Signaled() && (status.Signal() == syscall.SIGTERM || status.Signal() == syscall.SIGINT) {
+			return fmt.Errorf("check of %s: %w: %w", path, err, context.Canceled)
 		}
 		return fmt.Errorf("check of %s: %w: %s", path, err, strings.TrimSpace(out.String()))
 	}

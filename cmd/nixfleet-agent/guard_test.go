@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"nixfleet/internal/agent/guard"
@@ -17,6 +18,13 @@ import (
 // TestMain lets this test program be the child process of the program.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "guard-view" {
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "check-journal" {
+		if filepath.Base(os.Args[2]) == "ended.db" {
+			syscall.Kill(os.Getpid(), syscall.SIGTERM)
+			select {}
+		}
 		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())

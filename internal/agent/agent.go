@@ -145,6 +145,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer release()
 	if err := a.openJournal(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	defer a.journal.Close()
@@ -212,7 +215,7 @@ func (a *Agent) openJournal(ctx context.Context) error {
 	if err == nil {
 		a.journal, err = journal.Open(path)
 	}
-	if errors.Is(err, journal.ErrLocked) {
+	if errors.Is(err, journal.ErrLocked) || errors.Is(err, context.Canceled) || err != nil && ctx.Err() != nil {
 		return err
 	}
 	if err != nil {

@@ -55,7 +55,8 @@ type Config struct {
 	// Watchdog is how often it wants to hear that the agent lives; 0 is never.
 	Watchdog time.Duration
 	// CheckJournal looks for damage where a fault cannot hurt this process: in a
-	// child. Nil means that the check is made here.
+	// child. Nil means that the check is made here. An error that wraps
+	// context.Canceled says that it was ended, and nothing about the journal.
 	CheckJournal func(ctx context.Context, path string) error
 	// Clock tells whether the kernel's clock is synchronised. Nil asks the kernel.
 	Clock func() ClockState

@@ -133,11 +133,7 @@ func (a *Agent) startGuard(ctx context.Context, files guard.Files, lease guard.L
 		return err
 	}
 	if run.Phase != host.RunRunning {
-		if err := a.machine.Clear(ctx, host.SlotGuard); err != nil {
-			return err
-		}
-		unit := host.GuardUnit{Program: lease.Agent, Args: a.cfg.Guard[1:], StateDir: a.cfg.StateDir}
-		if err := a.machine.StartGuard(ctx, unit); err != nil {
+		if err := a.launchGuard(ctx, lease); err != nil {
 			return err
 		}
 		crashpoint.Here("agent/guard-started", "the guard's unit was started; it was not seen to watch")
@@ -151,6 +147,14 @@ func (a *Agent) startGuard(ctx context.Context, files guard.Files, lease guard.L
 		}
 	}
 	return nil
+}
+
+// launchGuard starts a guard in the place of one that does not run any more.
+func (a *Agent) launchGuard(ctx context.Context, lease guard.Lease) error {
+	if err := a.machine.Clear(ctx, host.SlotGuard); err != nil {
+		return err
+	}
+	return a.machine.StartGuard(ctx, host.GuardUnit{Program: lease.Agent, Args: a.cfg.Guard[1:], StateDir: a.cfg.StateDir})
 }
 
 // dropGuard ends the guarding: nothing is owed that a guard could do. A guard that
@@ -192,16 +196,20 @@ func (a *Agent) programs() []fleet.Closure {
 }
 
 // awaitGuard waits for a guard that is at work: the system that it goes back to
-// may start the agent before all is done.
+// may start the agent before all is done. One that died in its work is finished by
+// another, because what it has done and not told looks like somebody else's doing.
 func (a *Agent) awaitGuard(ctx context.Context) error {
-	for a.guardFiles().Claimed() {
+	for starts := 0; a.guardFiles().Claimed(); {
 		held, err := activation.Lock(ctx, a.cfg.activationLockFile())
-		if err == nil {
-			held.Release()
-			return nil
-		}
 		if ctx.Err() != nil {
 			return nil
+		}
+		if err == nil {
+			held.Release()
+			if !a.finishGuard(ctx, &starts) || !sleep(ctx, host.Poll) {
+				return nil
+			}
+			continue
 		}
 		if !errors.As(err, new(*activation.Wait)) {
 			return err
@@ -210,6 +218,35 @@ func (a *Agent) awaitGuard(ctx context.Context) error {
 		a.cfg.Notify("WATCHDOG=1")
 	}
 	return nil
+}
+
+// finishGuard starts a guard where none works on the claimed lease, and tells
+// whether one does then. It stops this agent. It is not there to wait for when its
+// rollout wants none, or when it dies again and again.
+func (a *Agent) finishGuard(ctx context.Context, starts *int) bool {
+	lease, err := a.guardFiles().Lease()
+	if err == nil && lease == nil {
+		return true // it has just ended
+	}
+	var run host.Run
+	if err == nil {
+		if e := a.reducer.view().find(lease.Rollout); e == nil || lifecycle.Want(e.Host).Guard == nil {
+			return false
+		}
+		run, err = a.machine.Status(ctx, host.SlotGuard)
+	}
+	if err == nil && run.Phase != host.RunRunning {
+		if *starts == guardTries {
+			err = errors.New("it dies again and again")
+		} else {
+			*starts++
+			err = a.launchGuard(ctx, *lease)
+		}
+	}
+	if err != nil {
+		a.log.Error("what a guard began is not finished by another", "err", err)
+	}
+	return err == nil
 }
 
 // tellGuardActed commits what a guard did while there was no agent.

@@ -9,6 +9,7 @@ import (
 
 	"nixfleet/internal/agent/activation"
 	"nixfleet/internal/agent/guard"
+	"nixfleet/internal/agent/host"
 	"nixfleet/internal/agent/host/dirhost"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/lifecycle"
@@ -173,5 +174,32 @@ func TestAnAgentThatIsStartedWhileItsGuardActsWaits(t *testing.T) {
 		if h.Failure.Cause != lifecycle.CauseConfirm {
 			t.Errorf("given up for %s", h.Failure.Cause)
 		}
+	})
+}
+
+// TestAGuardThatDiedInItsWorkIsFinishedFirst: it has gone back and has not told so.
+// The agent that is started then must not take that for somebody else's doing.
+func TestAGuardThatDiedInItsWorkIsFinishedFirst(t *testing.T) {
+	story(t, func(w *world) {
+		w.guards = true
+		w.policy.SoakSecsByWave = []int{3600}
+		r := w.release(w.v2)
+		w.until(r, lifecycle.Soaking)
+		w.eventually("it is persisted", func() bool { return w.mirror(r).Persisted })
+		w.stop()
+		m, err := dirhost.Open(w.machine, dirhost.Options{Runner: w.runner})
+		w.must(err)
+		w.must(m.Clear(t.Context(), host.SlotGuard))
+		w.must(os.Rename(w.path("state/lease"), w.path("state/lease.claimed")))
+		_, err = m.SetProfile(t.Context(), w.v1)
+		w.must(err)
+		obey(t.Context(), w, w.v1, "boot")
+		obey(t.Context(), w, w.v1, "test")
+		w.start()
+		h := w.until(r, lifecycle.Reverted)
+		if h.Failure.Cause != lifecycle.CauseConfirm {
+			t.Errorf("given up for %s", h.Failure.Cause)
+		}
+		w.eventually("nothing is left of the guard", func() bool { return !w.held() })
 	})
 }

@@ -1,7 +1,10 @@
 package agent_test
 
 import (
+	"context"
+	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -112,6 +115,36 @@ func TestALostJournal(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAnAgentThatIsStoppedInItsCheckKeepsItsJournal: a check that was ended says
+// nothing about what it looked at.
+func TestAnAgentThatIsStoppedInItsCheckKeepsItsJournal(t *testing.T) {
+	story(t, func(w *world) {
+		r := w.release(w.v2)
+		w.until(r, lifecycle.Converged)
+		w.stop()
+		w.config = func(c *agent.Config) {
+			c.CheckJournal = func(ctx context.Context, _ string) error {
+				<-ctx.Done()
+				return errors.New("signal: killed")
+			}
+		}
+		w.start()
+		time.Sleep(time.Second)
+		w.stop()
+		damaged, err := filepath.Glob(w.path("state/journal.db.damaged-*"))
+		if err != nil || len(damaged) > 0 || !exists(w.path("state/journal.db")) {
+			t.Errorf("the journal was moved aside: %v, %v", damaged, err)
+		}
+		w.config = nil
+		w.start()
+	})
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // TestAKnownRolloutAfterALostJournal: numbers go on above those that the control
