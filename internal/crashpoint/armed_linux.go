@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Variable arms a point.
-const Variable = "NIXFLEET_CRASHPOINT"
+// variable arms a point.
+const variable = "NIXFLEET_CRASHPOINT"
 
 // armed is the point of this process; its name is "" when there is none.
 var armed = mustArm()
@@ -30,8 +30,8 @@ type order struct {
 }
 
 func mustArm() *order {
-	value, set := os.LookupEnv(Variable)
-	os.Unsetenv(Variable) // what is set can be unset
+	value, set := os.LookupEnv(variable)
+	os.Unsetenv(variable) // what is set can be unset
 	if !set {
 		return &order{}
 	}
@@ -53,7 +53,7 @@ func parse(value string) (*order, error) {
 		o.nth, err = strconv.ParseInt(count, 10, 64)
 	}
 	if err != nil || o.nth < 1 || point == "" || mode != "kill" && mode != "stop" {
-		return nil, fmt.Errorf("%s=%q: kill:POINT or stop:POINT is allowed, and #N behind it for the N-th time", Variable, value)
+		return nil, fmt.Errorf("%s=%q: kill:POINT or stop:POINT is allowed, and #N behind it for the N-th time", variable, value)
 	}
 	return o, nil
 }
@@ -82,5 +82,5 @@ func Environ() []string {
 	if armed.point == "" {
 		return nil
 	}
-	return []string{Variable + "=" + armed.value}
+	return []string{variable + "=" + armed.value}
 }

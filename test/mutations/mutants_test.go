@@ -135,9 +135,8 @@ func (m mutation) run(t *testing.T, root, overlay string) (string, time.Duration
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-v", "-timeout", limit.String(), "-run", "^"+strings.ReplaceAll(m.Test, "/", "$/^")+"$", m.Package)
 	cmd.Dir = root
-	if overlay != "" {
-		// In the environment, so that it also holds for the programs that a test builds.
-		cmd.Env = append(os.Environ(), "GOFLAGS=-overlay="+overlay)
+	if overlay != "" { // in the environment, so that programs which the test builds have the defect, too
+		cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay))
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil && !errors.As(err, new(*exec.ExitError)) {
