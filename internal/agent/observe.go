@@ -82,9 +82,10 @@ func (a *Agent) look(ctx context.Context) (host.Facts, error) {
 	var known []fleet.Closure
 	for _, e := range []*entry{s.live(), s.next()} {
 		if e != nil {
-			known = append(known, e.Host.Target)
-			if e.Host.Prior != "" {
-				known = append(known, e.Host.Prior)
+			for _, c := range []fleet.Closure{e.Host.Target, e.Host.Prior, e.Host.Ran} {
+				if c != "" {
+					known = append(known, c)
+				}
 			}
 		}
 	}

@@ -85,19 +85,21 @@ func (a *Agent) spec(ctx context.Context, h lifecycle.Host) (activation.Spec, er
 		return activation.Spec{}, &activation.Wait{On: wire.WaitingOnNone, Err: err}
 	}
 	return activation.Spec{
-		Rollout:        h.Rollout,
-		Target:         h.Target,
-		Prior:          h.Prior,
-		LockFile:       a.cfg.activationLockFile(),
-		Caches:         a.cfg.CacheURLs,
-		CacheKeys:      roots.CacheKeys,
-		MinFreeStore:   a.cfg.MinFreeNix,
-		MinFreeBoot:    a.cfg.MinFreeBoot,
-		DeferOn:        a.cfg.DeferOn,
-		Guarded:        h.Policy.Guard != fleet.GuardOptional,
-		MaxFailedUnits: h.Policy.MaxFailedUnits(),
-		LastUplink:     a.uplink.LastAnswer,
-		Progress:       func(p host.FetchProgress) { a.progress.Store(&p) },
+		Rollout:         h.Rollout,
+		Target:          h.Target,
+		Prior:           h.Prior,
+		Ran:             h.Ran,
+		OnHealthFailure: h.Policy.OnHealthFailure,
+		LockFile:        a.cfg.activationLockFile(),
+		Caches:          a.cfg.CacheURLs,
+		CacheKeys:       roots.CacheKeys,
+		MinFreeStore:    a.cfg.MinFreeNix,
+		MinFreeBoot:     a.cfg.MinFreeBoot,
+		DeferOn:         a.cfg.DeferOn,
+		Guarded:         h.Policy.Guard != fleet.GuardOptional,
+		MaxFailedUnits:  h.Policy.MaxFailedUnits(),
+		LastUplink:      a.uplink.LastAnswer,
+		Progress:        func(p host.FetchProgress) { a.progress.Store(&p) },
 	}, nil
 }
 

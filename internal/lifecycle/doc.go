@@ -57,6 +57,8 @@
 //	Deferred                   RebootStarted                      Deferred
 //	Activating mutated or      Observed, a boot into prior,       Activating, mutated, retried;
 //	Soaking not persisted        the first time                     the soak is forgotten
+//	Activating mutated         Observed, a boot into what ran     the same
+//	                             before, where it is not prior
 //	Soaking                    probe events, Confirmed,           Soaking
 //	                             Persisted, PersistFailed
 //	Soaking                    Observed, a boot into target       Soaking, confirmation wanted again

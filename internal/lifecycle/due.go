@@ -71,7 +71,7 @@ func (h *Host) resumeMatters(n Now) bool {
 }
 
 func (h *Host) dueActivating(n Now) (Body, time.Duration) {
-	if h.Retried && h.bootedPrior(h.StartBootID) {
+	if h.Retried && h.bootedBack(h.StartBootID) {
 		return h.bootFailed(), 0
 	}
 	begun := int64(0)
@@ -95,7 +95,7 @@ func (h *Host) dueActivating(n Now) (Body, time.Duration) {
 func (h *Host) dueDeferred(n Now) (Body, time.Duration) {
 	booted := h.StartBootID != "" && h.BootID != h.StartBootID
 	switch {
-	case h.bootedPrior(h.StartBootID):
+	case h.bootedBack(h.StartBootID):
 		return h.bootFailed(), 0
 	case !booted && (h.Current == h.Ran || h.Current == h.Target):
 		return nil, 0

@@ -2,8 +2,8 @@ package lifecycle
 
 // GuardActed is what tells that the guard has taken the host back to prior while
 // the agent could not: to be committed at the agent's start before the machine is
-// looked at, because what the guard did is no drift. It is empty where the rollout
-// has no guard.
+// looked at, because what the guard did is no drift. A rollout that wants no guard
+// only tells that it acted: it could not read that it was not wanted.
 func GuardActed(h Host, detail string) []Body {
 	told := []Body{Notice{Code: NoticeGuardActed, Detail: detail}}
 	switch {
@@ -14,8 +14,10 @@ func GuardActed(h Host, detail string) []Body {
 	case h.State == Soaking:
 		told = append(told, h.gives(CauseConfirm, h.Active-h.CompletedActive))
 	case h.State == Failed && h.RollbackOwed:
+	case h.State == Reverted:
+		return nil // told already, or nothing to tell
 	default:
-		return nil
+		return told
 	}
 	return append(told, RollbackComplete{RevertedToClosure: h.Prior})
 }

@@ -11,7 +11,7 @@ func (h *Host) confirmAtLeast() int64 { return int64(min(atLeastSecs, h.Policy.C
 func (h *Host) observed(b Observed, e Event) {
 	h.watchHealth(func() { h.see(b) })
 	switch {
-	case h.State == Activating && h.Mutated && !h.Retried && h.bootedPrior(h.StartBootID):
+	case h.State == Activating && h.Mutated && !h.Retried && h.bootedBack(h.StartBootID):
 		h.retry(e)
 	case h.State == Soaking && !h.Persisted && !h.Retried && h.bootedPrior(h.LiveBootID):
 		h.retry(e)
@@ -59,6 +59,14 @@ func (h *Host) retry(e Event) {
 func (h *Host) bootedPrior(since string) bool {
 	return h.Mutated && h.Prior != h.Target && h.Current == h.Prior &&
 		since != "" && h.BootID != since
+}
+
+// bootedBack tells whether a boot after the given one landed on what ran before
+// the target: prior, or the system of the rollout that was superseded for it, as
+// long as that was the boot default.
+func (h *Host) bootedBack(since string) bool {
+	booted := since != "" && h.BootID != since
+	return h.bootedPrior(since) || h.Mutated && booted && h.Current == h.Ran && h.Current != h.Target
 }
 
 // onPrior tells whether prior runs and, as far as is known, boots.

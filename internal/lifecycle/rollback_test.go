@@ -75,11 +75,11 @@ func TestGuardActed(t *testing.T) {
 	}
 	for name, h := range situations(t) {
 		told := lifecycle.GuardActed(h, "the agent was silent")
-		if guarded := lifecycle.Want(h).Guard != nil; guarded != (told != nil) {
+		if guarded := lifecycle.Want(h).Guard != nil; guarded != (len(told) > 1) {
 			t.Errorf("%s: guarded is %v, it tells %v", name, guarded, told)
 		}
-		if told == nil {
-			continue
+		if len(told) <= 1 {
+			continue // nothing to go back from
 		}
 		got := walk(t, h, told...)
 		if got.State != lifecycle.Reverted || got.Failure.Cause != causes[name] {
@@ -88,6 +88,54 @@ func TestGuardActed(t *testing.T) {
 		now := lifecycle.Now{Active: got.Active, Observation: &lifecycle.Observed{Current: older, BootDefault: older}}
 		if body, _ := lifecycle.Due(got, now); body != nil {
 			t.Errorf("%s: after it due is %#v", name, body)
+		}
+	}
+}
+
+// A guard that could not read the journal acts on a lease that nobody wants any
+// more. That it did is told all the same, and decides nothing; only after the
+// rollback that it is known for there is nothing left to tell.
+func TestGuardActedOnAnEndedRollout(t *testing.T) {
+	for _, h := range []lifecycle.Host{
+		done(t),
+		walk(t, soaking(t), gaveUp(lifecycle.CauseDrift)),
+		walk(t, soaking(t), supersede),
+		activating(t),
+	} {
+		told := lifecycle.GuardActed(h, "the agent was silent")
+		if len(told) != 1 || told[0] != (lifecycle.Notice{Code: lifecycle.NoticeGuardActed, Detail: "the agent was silent"}) {
+			t.Errorf("%s: it tells %v", h.State, told)
+			continue
+		}
+		if got := walk(t, h, told...); got.State != h.State {
+			t.Errorf("%s became %s", h.State, got.State)
+		}
+	}
+	if told := lifecycle.GuardActed(walk(t, soaking(t), gaveUp(lifecycle.CauseProbes), revert), ""); told != nil {
+		t.Errorf("Reverted: it tells %v", told)
+	}
+}
+
+// The rollout superseded another in its soak, so what ran is not prior. A boot
+// into that, before prior was made the boot default, undid nothing but the time:
+// the target is tried once more, and is not taken for somebody else's switch.
+func TestBootIntoTheSupersededSystem(t *testing.T) {
+	for _, method := range []string{lifecycle.MethodTestThenBoot, lifecycle.MethodBoot} {
+		begun := walk(t, activating(t), observed(other, other, "boot-1"),
+			lifecycle.ActivationStarted{SwitchMethod: method, PriorClosure: older, BootID: "boot-1", BootDefaultWas: other})
+		booted := walk(t, begun, observed(other, other, "boot-2"))
+		if booted.State != lifecycle.Activating || !booted.Retried || booted.StartBootID != "boot-2" {
+			t.Fatalf("%s: %s, retried: %t, begun in %s", method, booted.State, booted.Retried, booted.StartBootID)
+		}
+		if method == lifecycle.MethodBoot {
+			deferred := walk(t, booted, deferral)
+			if body, _ := due(deferred, 0); body != nil {
+				t.Errorf("staged after the boot, and due is %#v", body)
+			}
+		}
+		again := walk(t, booted, observed(other, older, "boot-3"))
+		if body, _ := due(again, 0); body == nil || body.Kind() != lifecycle.KindActivationFailed {
+			t.Errorf("%s: after a second boot due is %#v", method, body)
 		}
 	}
 }

@@ -42,6 +42,9 @@ type Spec struct {
 	Rollout string
 	Target  fleet.Closure
 	Prior   fleet.Closure // what a failure goes back to; not used by Fetch and Preflight
+	// Ran is what ran when the activation began, where that is not prior: the system
+	// of a rollout that was superseded. "" where it is.
+	Ran fleet.Closure
 
 	// LockFile is flocked by whoever changes the machine: agent or guard. "" means
 	// that the caller sees to that.
@@ -62,6 +65,8 @@ type Spec struct {
 	// Guarded wants the units of agent and guard in the target: without them
 	// nobody would bring the machine back from it.
 	Guarded bool
+
+	OnHealthFailure string // the signed policy, told with a target that is given up
 
 	MaxFailedUnits int           // newly failed units that a switch may leave
 	SwitchTimeout  time.Duration // 0 means the constant SwitchTimeout

@@ -348,6 +348,7 @@ func TestAnotherRolloutsRunDoesNotCount(t *testing.T) {
 	body, err := w.doSwitch()
 	is[lifecycle.ActivationFailed](t, body, err)
 	w.spec.Rollout = "r3"
+	w.spec.Ran = w.spec.Target
 	w.spec.Target = w.cache.Closure("v3", hosttest.Obey)
 	w.fetch("r3", w.spec.Target)
 	body, err = w.doSwitch()
@@ -388,6 +389,57 @@ func TestRunOfAnotherBootDoesNotCount(t *testing.T) {
 	}
 	body, err = w.doSwitch() // a power cut is not a bad target: once more
 	is[lifecycle.ActivationCompleted](t, body, err)
+}
+
+// Somebody else has made a third system live since the activation began: what he
+// chose stays, and no unit is started over it.
+func TestSomebodyElseHasSwitched(t *testing.T) {
+	t.Parallel()
+	const third = fleet.Closure("0qk7sjb1p9ka9aqgd95b8m1hkbz8fjyn-third")
+	for _, c := range []struct {
+		name   string
+		before func(w *world)
+		do     func(w *world) (lifecycle.Body, error)
+	}{
+		{"before the switch", func(*world) {}, (*world).doSwitch},
+		{"after it", func(w *world) {
+			body, err := w.doSwitch()
+			is[lifecycle.ActivationCompleted](t, body, err)
+		}, (*world).doSwitch},
+		{"before it is staged", func(*world) {}, func(w *world) (lifecycle.Body, error) { return Stage(t.Context(), w.m, w.spec) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, hosttest.Obey)
+			c.before(w)
+			w.makeLive(third)
+			body, err := c.do(w)
+			if gave := is[lifecycle.GaveUp](t, body, err); gave.Cause != lifecycle.CauseDrift {
+				t.Errorf("given up for %s", gave.Cause)
+			}
+			if f := w.facts(); f.Current != third || f.BootDefault != w.v1 {
+				t.Errorf("%s runs, %s boots", f.Current, f.BootDefault)
+			}
+		})
+	}
+}
+
+// The system of a rollout that was superseded ran when this one began, and is no
+// third one: neither before the switch nor when that did nothing.
+func TestWhatRanIsNoThirdSystem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "if [ $action = boot ]; then boots; exit; fi; exit 100")
+	w.spec.Ran = w.cache.Closure("v3", hosttest.Obey)
+	w.makeLive(w.spec.Ran)
+	body, err := w.doSwitch()
+	is[lifecycle.ActivationDeferred](t, body, err)
+}
+
+func (w *world) makeLive(c fleet.Closure) {
+	w.t.Helper()
+	link := filepath.Join(w.m.Dir(), "run/current-system")
+	if err := errors.Join(os.Remove(link), os.Symlink("../nix/store/"+string(c), link)); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // A unit that was recorded and is not there has ended, nobody saw how.
@@ -487,6 +539,7 @@ func TestPriorIsMadeTheBootDefaultFirst(t *testing.T) {
 func TestSwitchDoesNotBeginWhenPriorCannotBoot(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, `echo run >>"$NIXFLEET_ROOT/runs"; obey`)
+	w.spec.Ran = w.v1
 	w.spec.Prior = w.cache.Closure("no-loader", `case $action in boot) echo no space left >&2; exit 1 ;; esac; obey`)
 	w.fetch("r1", w.spec.Prior)
 	body, err := w.doSwitch()

@@ -48,9 +48,9 @@ func judge(s Spec, seen sight) lifecycle.Body {
 	return failed(seen, lifecycle.PhaseSwitch, true, fmt.Sprintf("%s runs", named(seen.current)))
 }
 
-// nothingDone tells whether prior runs still, as far as the link shows it.
+// nothingDone tells whether what ran before runs still, as far as the link shows it.
 func (seen sight) nothingDone(s Spec) bool {
-	return seen.current == s.Prior && s.Prior != s.Target
+	return (seen.current == s.Prior || s.Ran != "" && seen.current == s.Ran) && seen.current != s.Target
 }
 
 // refusedByCheck looks for the words of a failed pre-switch check: exit code 1

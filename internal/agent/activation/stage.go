@@ -12,7 +12,8 @@ import (
 
 // Stage makes the target the boot default and leaves alone what runs: the target
 // becomes live at the next boot. If neither prior nor target is the boot default,
-// prior becomes it before anything else, as in Switch.
+// prior becomes it before anything else, as in Switch. A third system that somebody
+// else has made live stays, as there.
 func Stage(ctx context.Context, m host.Machine, s Spec) (lifecycle.Body, error) {
 	held, err := Lock(ctx, s.LockFile)
 	if err != nil {
@@ -22,6 +23,9 @@ func Stage(ctx context.Context, m host.Machine, s Spec) (lifecycle.Body, error) 
 	facts, err := look(ctx, m, s.Target, s.Prior)
 	if err != nil {
 		return nil, transient(ctx, "look at the machine", err)
+	}
+	if given, err := givenUp(ctx, m, s, facts, ""); given != nil || err != nil {
+		return given, err
 	}
 	inhibited, err := inhibitors(m, facts.Current, s.Target, s.DeferOn)
 	if err != nil {

@@ -19,7 +19,8 @@ import (
 // A switch that an earlier agent began is waited for. One that was recorded as
 // started and is not there has ended, nobody saw how: if the target runs, its
 // program is run once more, which is how it finishes what was left, and only
-// then believed.
+// then believed. Where somebody else has made a third system live since, nothing
+// is begun or judged: that system stays.
 func Switch(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecycle.Body, error) {
 	held, err := Lock(ctx, s.LockFile)
 	if err != nil {
@@ -34,6 +35,9 @@ func Switch(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecycl
 	if err != nil {
 		return nil, err
 	}
+	if given, err := givenUp(ctx, m, s, facts, mark.RunID); given != nil || err != nil {
+		return given, err
+	}
 	if mark.RunID == "" {
 		failed, err := beginSwitch(ctx, m, s, rec, &mark, facts)
 		if failed != nil || err != nil {
@@ -41,6 +45,25 @@ func Switch(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecycl
 		}
 	}
 	return finishSwitch(ctx, m, s, rec, mark)
+}
+
+// givenUp gives up a target over which somebody else has chosen a third system. As
+// long as the run with the id is under way nothing is known.
+func givenUp(ctx context.Context, m host.Machine, s Spec, facts host.Facts, runID string) (lifecycle.Body, error) {
+	switch Base(m, facts.Current, s.Target, s.Prior, s.Ran) {
+	case "", s.Target, s.Prior, s.Ran:
+		return nil, nil
+	}
+	if runID != "" {
+		run, err := m.Status(ctx, host.SlotSwitch)
+		if err != nil {
+			return nil, transient(ctx, "look at "+string(host.SlotSwitch), err)
+		}
+		if run.Phase == host.RunRunning && run.ID == runID {
+			return nil, nil
+		}
+	}
+	return lifecycle.GaveUp{Cause: lifecycle.CauseDrift, FailingProbes: []string{}, PolicyApplied: s.OnHealthFailure}, nil
 }
 
 // recallSwitch is the mark of the switch in this boot; units of another boot are
@@ -153,7 +176,7 @@ func finishSwitch(ctx context.Context, m host.Machine, s Spec, rec Recorder, mar
 	if err != nil {
 		return nil, transient(ctx, "look at the machine", err)
 	}
-	seen := sight{run: run, current: Base(m, facts.Current, s.Target, s.Prior), newlyFailed: newlyFailed(mark.Before, units), bootID: facts.BootID}
+	seen := sight{run: run, current: Base(m, facts.Current, s.Target, s.Prior, s.Ran), newlyFailed: newlyFailed(mark.Before, units), bootID: facts.BootID}
 	inhibited, err := onlyBoots(m, s, seen)
 	if err != nil {
 		return nil, transient(ctx, "look for inhibitors", err)
