@@ -61,6 +61,7 @@ type Agent struct {
 	started time.Time
 	journal *journal.Journal
 	reducer *reducer
+	atStart *atStart // until the observer has told what was found
 
 	enrolled    latch               // open once there is a certificate
 	machineTurn chan struct{}       // of size one: held by the step that changes the machine
@@ -165,9 +166,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.awaitGuard(ctx); err != nil {
 		return err
 	}
-	if err := a.reducer.tellGuardActed(a.guardFiles()); err != nil {
+	before := a.reducer.view()
+	acted, err := a.reducer.tellGuardActed(a.guardFiles())
+	if err != nil {
 		return err
 	}
+	a.atStart = &atStart{before: before, guardActed: acted}
 	go a.reducer.run()
 	var workers sync.WaitGroup
 	start := func(name string, run func(context.Context) error) {

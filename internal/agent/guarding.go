@@ -249,14 +249,15 @@ func (a *Agent) finishGuard(ctx context.Context, starts *int) bool {
 	return err == nil
 }
 
-// tellGuardActed commits what a guard did while there was no agent.
-func (r *reducer) tellGuardActed(files guard.Files) error {
+// tellGuardActed commits what a guard did while there was no agent, and says
+// whether one did something.
+func (r *reducer) tellGuardActed(files guard.Files) (acted bool, err error) {
 	o, err := files.Outcome()
 	if err != nil {
 		r.log.Error("what the guard did is not known; the machine will tell", "err", err)
 	}
 	if o == nil {
-		return nil
+		return false, nil
 	}
 	detail := fmt.Sprintf("at %s the guard went back to %s: %s", o.At.Format(time.RFC3339), o.Prior, o.Why)
 	r.log.Warn("the guard has acted", "rollout", o.Rollout, "prior", string(o.Prior), "why", o.Why)
@@ -268,11 +269,11 @@ func (r *reducer) tellGuardActed(files guard.Files) error {
 			}
 		}
 	} else if err := t.notice(lifecycle.Notice{Code: lifecycle.NoticeGuardActed, Detail: detail}); err != nil {
-		return fmt.Errorf("tell what the guard did: %w", err)
+		return true, fmt.Errorf("tell what the guard did: %w", err)
 	}
 	if err := r.commit(t); err != nil {
-		return err
+		return true, err
 	}
 	crashpoint.Here("agent/guard-outcome-committed", "what the guard did is committed; its file is still there")
-	return files.ForgetOutcome()
+	return true, files.ForgetOutcome()
 }

@@ -46,6 +46,11 @@ func (a *Agent) observe(ctx context.Context) error {
 				a.log.Warn("the machine could not be looked at", "err", err)
 				continue
 			}
+			if a.atStart != nil {
+				// Before the look has its effects: then the machine is worked on.
+				a.tellFound(a.find(ctx, *a.atStart, facts))
+				a.atStart = nil
+			}
 			clock, resumed := a.clock(), suspended.since()
 			err = a.reducer.submit(ctx, "observe the machine", func(t *turn) error { return t.observe(facts, changes, clock, resumed) })
 			// Other errors were logged by the reducer; the next look comes anyway.

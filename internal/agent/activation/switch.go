@@ -84,7 +84,7 @@ func recallSwitch(ctx context.Context, m host.Machine, s Spec, rec Recorder, boo
 	if err != nil {
 		return Mark{}, transient(ctx, "look at "+string(host.SlotSwitch), err)
 	}
-	if run.Phase == host.RunAbsent || run.Rollout != s.Rollout || run.Closure != s.Target || run.Action != host.ActionTest {
+	if !ofSwitch(run, s) {
 		return mark, nil
 	}
 	mark.RunID = run.ID
