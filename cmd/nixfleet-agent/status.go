@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"text/tabwriter"
 	"time"
@@ -25,7 +23,7 @@ type statusCmd struct {
 
 func (c *statusCmd) Run(e *env) error {
 	for {
-		raw, err := c.ask(e.ctx)
+		raw, err := ask(e.ctx, c.Socket, http.MethodGet, agent.SocketStatus, nil)
 		if err != nil {
 			return err
 		}
@@ -39,29 +37,6 @@ func (c *statusCmd) Run(e *env) error {
 			return nil
 		}
 	}
-}
-
-func (c *statusCmd) ask(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", c.Socket)
-	}}}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+agent.SocketStatus, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("the agent does not answer on %s (does it run, and is this its user?): %w", c.Socket, err)
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("the agent answers %s: %s", resp.Status, raw)
-	}
-	return raw, err
 }
 
 func (c *statusCmd) show(out io.Writer, raw []byte) error {
@@ -123,6 +98,9 @@ func print(out io.Writer, s agent.Status) error {
 	if s.Refused != nil {
 		row("refused", "%s at %s: %s", s.Refused.Rollout, moment(s.Refused.At), s.Refused.Detail)
 	}
+	for _, q := range s.Quarantine {
+		row("quarantined", "%s until %s: %s, in %s; failed here %s", q.Closure, moment(q.Until), q.Why, q.Rollout, times(q.Count))
+	}
 	row("certificate", "until %s", moment(s.CertificateNotAfter))
 	row("control plane", "%s, last answer %s", s.ControlPlane, moment(s.ControlPlaneSeenAt))
 	row("clock", "synchronised: %t, %d ms from the control plane's", s.ClockSynchronised, s.ClockOffsetMs)
@@ -138,6 +116,13 @@ func print(out io.Writer, s agent.Status) error {
 		row("event", "%d %s", head.Seq, head.Kind)
 	}
 	return w.Flush()
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 func moment(t time.Time) string {

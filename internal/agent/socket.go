@@ -10,13 +10,17 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"nixfleet/internal/agent/journal"
+	"nixfleet/internal/fleet"
 )
 
 // Paths on the local socket.
 const (
-	SocketStatus  = "/status"
-	SocketMetrics = "/metrics"
-	SocketPoll    = "/poll"
+	SocketStatus       = "/status"
+	SocketMetrics      = "/metrics"
+	SocketPoll         = "/poll"
+	SocketUnquarantine = "/unquarantine"
 )
 
 // listen opens the local socket and the metrics listener.
@@ -72,6 +76,7 @@ func (a *Agent) serve(ctx context.Context, l net.Listener) error {
 			a.pollNow.tell()
 			w.WriteHeader(http.StatusNoContent)
 		})
+		mux.HandleFunc("POST "+SocketUnquarantine, a.serveUnquarantine)
 	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
@@ -90,4 +95,50 @@ func (a *Agent) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(status) // whoever asked has gone away
+}
+
+// UnquarantineRequest asks to try closures again that failed here.
+type UnquarantineRequest struct {
+	Closure fleet.Closure `json:"closure,omitempty"` // "": all
+}
+
+// UnquarantineResponse has the quarantines that were lifted.
+type UnquarantineResponse struct {
+	Lifted []journal.Quarantine `json:"lifted"`
+}
+
+// maxRequest is more than any request on the socket needs, in bytes.
+const maxRequest = 4096
+
+func (a *Agent) serveUnquarantine(w http.ResponseWriter, r *http.Request) {
+	var request UnquarantineRequest
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(&request)
+	if err == nil && request.Closure != "" {
+		err = request.Closure.Validate()
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	response := UnquarantineResponse{Lifted: []journal.Quarantine{}}
+	err = a.reducer.submit(r.Context(), "unquarantine", func(t *turn) error {
+		response.Lifted = append(response.Lifted, t.unquarantineNow(request.Closure)...)
+		return nil
+	})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	for _, q := range response.Lifted {
+		a.log.Warn("a quarantine was lifted by hand", "channel", q.Channel, "closure", string(q.Closure), "rollout", q.Rollout)
+	}
+	if len(response.Lifted) == 0 && request.Closure != "" {
+		http.Error(w, fmt.Sprintf("%s is not in quarantine here", request.Closure), http.StatusNotFound)
+		return
+	}
+	a.pollNow.tell()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(response) // whoever asked has gone away
 }

@@ -9,12 +9,16 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"nixfleet/internal/agent"
 	"nixfleet/internal/agent/host/hosttest"
+	"nixfleet/internal/agent/journal"
+	"nixfleet/internal/fleet"
+	"nixfleet/internal/lifecycle"
 )
 
 // TestSocket runs an agent whose control plane is away, and asks it what it does.
@@ -43,9 +47,7 @@ func TestSocket(t *testing.T) {
 		t.Errorf("the first notification is %s", state)
 	}
 
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
+	client := clientOf(socket)
 	get := func(path string) string {
 		t.Helper()
 		resp, err := client.Get("http://agent" + path)
@@ -94,4 +96,107 @@ func TestSocket(t *testing.T) {
 	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
 	}
+}
+
+func clientOf(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+}
+
+// TestUnquarantineOnTheSocket: status shows what is in quarantine, and nothing
+// that is over; it is lifted by closure, for good.
+func TestUnquarantineOnTheSocket(t *testing.T) {
+	cache := hosttest.NewCache(t)
+	v1, v2, v3 := cache.Closure("v1", hosttest.Obey), cache.Closure("v2", hosttest.Obey), cache.Closure("v3", hosttest.Obey)
+	w := &world{t: t, cache: cache, dir: t.TempDir()}
+	w.buildFiles()
+	j, err := journal.Open(w.path("state/journal.db"))
+	w.must(err)
+	held := func(c fleet.Closure, until time.Duration) journal.Quarantine {
+		return journal.Quarantine{
+			Quarantine: lifecycle.Quarantine{Channel: channel, Closure: c, Rollout: "stable@01"},
+			Why:        "probes: app", Until: time.Now().Add(until).UTC(), Count: 1,
+		}
+	}
+	w.must(j.Update(func(tx *journal.Tx) error {
+		return tx.PutSelf(journal.Self{Quarantine: []journal.Quarantine{held(v1, -time.Hour), held(v2, time.Hour), held(v3, time.Hour)}})
+	}))
+	w.must(j.Close())
+	cfg := w.settings()
+	cfg.Socket = filepath.Join(t.TempDir(), "agent.sock")
+	ready := make(chan string, 10)
+	cfg.Notify = func(state string) { ready <- state }
+	a, err := agent.New(cfg, cache.NewMachine(v1), func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route") })
+	w.must(err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	<-ready
+
+	client := clientOf(cfg.Socket)
+	quarantined := func() (closures []fleet.Closure) {
+		t.Helper()
+		resp, err := client.Get("http://agent" + agent.SocketStatus)
+		w.must(err)
+		defer resp.Body.Close()
+		var status agent.Status
+		w.must(json.NewDecoder(resp.Body).Decode(&status))
+		for _, q := range status.Quarantine {
+			closures = append(closures, q.Closure)
+			if q.Why != "probes: app" || q.Until.IsZero() {
+				t.Errorf("status says too little: %+v", q)
+			}
+		}
+		return closures
+	}
+	lift := func(body string, code int, want ...fleet.Closure) {
+		t.Helper()
+		resp, err := client.Post("http://agent"+agent.SocketUnquarantine, "application/json", strings.NewReader(body))
+		w.must(err)
+		defer resp.Body.Close()
+		if resp.StatusCode != code {
+			t.Errorf("%s: %s", body, resp.Status)
+		}
+		var answer agent.UnquarantineResponse
+		if code == http.StatusOK {
+			w.must(json.NewDecoder(resp.Body).Decode(&answer))
+		}
+		var lifted []fleet.Closure
+		for _, q := range answer.Lifted {
+			lifted = append(lifted, q.Closure)
+		}
+		if !slices.Equal(lifted, want) {
+			t.Errorf("%s lifts %v, want %v", body, lifted, want)
+		}
+	}
+	if got := quarantined(); !slices.Equal(got, []fleet.Closure{v2, v3}) {
+		t.Errorf("in quarantine: %v", got)
+	}
+	lift(`{"closure": "../../etc"}`, http.StatusBadRequest)
+	lift(`{"closures": []}`, http.StatusBadRequest)
+	lift(`{"closure": "`+string(v1)+`"}`, http.StatusNotFound)
+	lift(`{"closure": "`+string(v3)+`"}`, http.StatusOK, v3)
+	if got := quarantined(); !slices.Equal(got, []fleet.Closure{v2}) {
+		t.Errorf("after one was lifted: %v", got)
+	}
+	lift(`{}`, http.StatusOK, v2)
+	lift(`{}`, http.StatusOK)
+	if got := quarantined(); got != nil {
+		t.Errorf("after all were lifted: %v", got)
+	}
+
+	cancel()
+	select {
+	case err := <-done:
+		w.must(err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("not stopped in time")
+	}
+	w.journal(func(tx *journal.Tx) {
+		self, err := tx.Self()
+		if err != nil || len(self.Quarantine) != 1 || self.Quarantine[0].Closure != v1 {
+			t.Errorf("the next agent finds %+v, %v", self.Quarantine, err)
+		}
+	})
 }

@@ -59,8 +59,8 @@ type Status struct {
 
 	OutboxDepth  int                  `json:"outboxDepth"`
 	DeadLetters  []journal.DeadLetter `json:"deadLetters,omitempty"`
-	Quarantine   []journal.Quarantine `json:"quarantine,omitempty"`
-	Events       []json.RawMessage    `json:"events"` // the last ones of the rollout, oldest first
+	Quarantine   []journal.Quarantine `json:"quarantine,omitempty"` // closures that are not tried here for now
+	Events       []json.RawMessage    `json:"events"`               // the last ones of the rollout, oldest first
 	WorkerPanics int64                `json:"workerPanics"`
 }
 
@@ -94,7 +94,7 @@ func (a *Agent) status(s *state) Status {
 		ClockSynchronised:  a.clock().Synchronised,
 		ClockOffsetMs:      a.uplink.ClockOffset().Milliseconds(),
 		OutboxDepth:        s.outboxDepth(),
-		Quarantine:         s.self.Quarantine,
+		Quarantine:         s.inQuarantine(now),
 		WorkerPanics:       a.panics.Load(),
 		WaitingOn:          []Waiting{},
 		Probes:             []ProbeStatus{},
@@ -119,6 +119,9 @@ func (a *Agent) status(s *state) Status {
 	st.WaitingOn = append(st.WaitingOn, a.waits.list()...)
 	if r := a.refused.Load(); r != nil {
 		st.Refused = &Refused{Rollout: r.rollout, Reason: r.Reason, Detail: r.Detail, At: r.at.UTC().Truncate(time.Second)}
+		if r.Reason == wire.RejectQuarantined && len(st.Quarantine) > 0 {
+			st.WaitingOn = append(st.WaitingOn, Waiting{On: wire.WaitingOnQuarantine, Why: r.Detail, Since: st.Refused.At})
+		}
 	}
 	if st.Phase == lifecycle.PhaseFetch {
 		st.Fetched = a.progress.Load()

@@ -35,6 +35,7 @@ type Self struct {
 // Quarantine keeps a closure that failed here from being tried again at once.
 type Quarantine struct {
 	lifecycle.Quarantine
+	Why   string    `json:"why,omitempty"` // of the last failure, for people
 	Until time.Time `json:"until"`
 	Count int       `json:"count"` // how often it failed; the delay doubles with it
 }
