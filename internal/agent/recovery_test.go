@@ -201,7 +201,7 @@ func scenes() []scene {
 	var all []scene
 	for _, s := range situations() {
 		looksAtUnit := s.state == foundSwitching || s.state == foundSwitchingAgain || s.state == foundRollingBack
-		if s.guard == guardActed && (s.unit != string(activation.NeverStarted) || s.boot == bootSame && s.current == runsOther) {
+		if s.guard == guardActed && (s.unit != string(activation.NeverStarted) || s.current == runsOther || s.boot == bootNew && s.current == runsTarget) {
 			continue
 		}
 		if !looksAtUnit && s.unit != string(activation.NeverStarted) && s.unit != string(activation.EndedOK) && s.unit != string(activation.Refused) {
@@ -220,6 +220,8 @@ func ways(s situation) []string {
 	case s.state == foundEnded:
 		return []string{"Reverted", "Failed", "Superseded"}
 	case s.guard == guardActed:
+	case strings.HasPrefix(s.state, foundStaging) && s.boot == bootSame && s.current == runsPrior:
+		return []string{"", "superseded", "the boot loader is being written"}
 	case begun && s.current == runsPrior && s.unit == string(activation.NeverStarted):
 		return []string{"", "superseded"}
 	case begun && s.boot == bootSame && s.current == runsPrior && s.unit == string(activation.EndedOK):
@@ -691,6 +693,10 @@ func (p *recoveryPlay) unit() {
 		}
 		return
 	}
+	if p.s.way == "the boot loader is being written" {
+		p.begin(host.SlotBoot)
+		return
+	}
 	mark := activation.Mark{BootID: p.boot(), Again: unit == activation.GoneTwice}
 	switch unit {
 	case activation.NeverStarted:
@@ -720,8 +726,11 @@ func (p *recoveryPlay) unit() {
 
 func (p *recoveryPlay) begin(slot host.Slot) (runID string) {
 	c := host.Command{Rollout: id, Closure: p.target, Action: host.ActionTest, Timeout: activation.SwitchTimeout}
-	if slot == host.SlotRollback {
+	switch slot {
+	case host.SlotRollback:
 		c.Closure = p.prior
+	case host.SlotBoot:
+		c.Action = host.ActionBoot
 	}
 	runID, err := p.m.Start(p.t.Context(), slot, c)
 	p.must(err)

@@ -24,7 +24,7 @@ func Stage(ctx context.Context, m host.Machine, s Spec) (lifecycle.Body, error) 
 	if err != nil {
 		return nil, transient(ctx, "look at the machine", err)
 	}
-	if given, err := givenUp(ctx, m, s, facts, ""); given != nil || err != nil {
+	if given, err := givenUp(ctx, m, s, ""); given != nil || err != nil {
 		return given, err
 	}
 	inhibited, err := inhibitors(m, facts.Current, s.Target, s.DeferOn)

@@ -35,7 +35,7 @@ func Switch(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecycl
 	if err != nil {
 		return nil, err
 	}
-	if given, err := givenUp(ctx, m, s, facts, mark.RunID); given != nil || err != nil {
+	if given, err := givenUp(ctx, m, s, mark.RunID); given != nil || err != nil {
 		return given, err
 	}
 	if mark.RunID == "" {
@@ -49,11 +49,7 @@ func Switch(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecycl
 
 // givenUp gives up a target over which somebody else has chosen a third system. As
 // long as the run with the id is under way nothing is known.
-func givenUp(ctx context.Context, m host.Machine, s Spec, facts host.Facts, runID string) (lifecycle.Body, error) {
-	switch Base(m, facts.Current, s.Target, s.Prior, s.Ran) {
-	case "", s.Target, s.Prior, s.Ran:
-		return nil, nil
-	}
+func givenUp(ctx context.Context, m host.Machine, s Spec, runID string) (lifecycle.Body, error) {
 	if runID != "" {
 		run, err := m.Status(ctx, host.SlotSwitch)
 		if err != nil {
@@ -62,6 +58,14 @@ func givenUp(ctx context.Context, m host.Machine, s Spec, facts host.Facts, runI
 		if run.Phase == host.RunRunning && run.ID == runID {
 			return nil, nil
 		}
+	}
+	facts, err := look(ctx, m) // now that no program of ours moves it
+	if err != nil {
+		return nil, transient(ctx, "look at the machine", err)
+	}
+	switch Base(m, facts.Current, s.Target, s.Prior, s.Ran) {
+	case "", s.Target, s.Prior, s.Ran:
+		return nil, nil
 	}
 	return lifecycle.GaveUp{Cause: lifecycle.CauseDrift, FailingProbes: []string{}, PolicyApplied: s.OnHealthFailure}, nil
 }
