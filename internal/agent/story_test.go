@@ -232,6 +232,25 @@ func TestABadSystemLeavesByItself(t *testing.T) {
 	}
 }
 
+// The network that failed for minutes was the other system's.
+func TestAHostThatIsBackTellsItAtOnce(t *testing.T) {
+	story(t, func(w *world) {
+		for closure, down := range map[fleet.Closure]bool{w.v2: true, w.v1: false} {
+			w.setProgram(closure, func(ctx context.Context, w *world, c fleet.Closure, action string) int {
+				w.net.cut(down)
+				return obey(ctx, w, c, action)
+			})
+		}
+		r := w.release(w.v2)
+		w.until(r, lifecycle.Reverted)
+		events := w.cp.decoded(r)
+		back := events[len(events)-1]
+		if late := time.Since(back.At); back.Body.Kind() != lifecycle.KindRollbackComplete || late > 2*time.Second {
+			t.Errorf("%s was told %s later", back.Body.Kind(), late)
+		}
+	})
+}
+
 func TestAFailedClosureIsQuarantined(t *testing.T) {
 	story(t, func(w *world) {
 		w.setProgram(w.v2, exits(2))

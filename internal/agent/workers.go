@@ -325,8 +325,10 @@ func (a *Agent) persist(ctx context.Context, e *entry) error {
 	})
 }
 
-// rollBack takes the machine back to prior.
+// rollBack takes the machine back to prior. What could not be sent over the
+// network of the other system is then tried over prior's.
 func (a *Agent) rollBack(ctx context.Context, e *entry) error {
+	defer a.pollNow.tell()
 	return a.untilDone(ctx, "rollback "+e.Host.Rollout, e.Host, func(ctx context.Context, s activation.Spec) (lifecycle.Body, error) {
 		return activation.Rollback(ctx, a.machine, s, a)
 	})
