@@ -137,6 +137,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := os.MkdirAll(a.cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
+	a.checkPrivate()
 	release, err := a.machine.BeAgent(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -203,6 +204,27 @@ func (a *Agent) Run(ctx context.Context) error {
 	<-a.reducer.stopped
 	a.log.Info("stopped")
 	return nil
+}
+
+// checkPrivate warns about secrets that others can reach. That alone is no reason
+// to leave a machine without its agent.
+func (a *Agent) checkPrivate() {
+	secrets := []struct{ what, path string }{
+		{"the SSH host key", a.cfg.SSHHostKeyFile},
+		{"the bootstrap token", a.cfg.BootstrapTokenFile},
+		{"the state directory", a.cfg.StateDir},
+	}
+	if a.cfg.ClientKeyFile != a.cfg.SSHHostKeyFile {
+		secrets = append(secrets, struct{ what, path string }{"the client key", a.cfg.ClientKeyFile})
+	}
+	for _, s := range secrets {
+		if s.path == "" {
+			continue
+		}
+		if err := identity.CheckPrivate(s.path); err != nil {
+			a.log.Warn("a secret is not private", "what", s.what, "err", err)
+		}
+	}
 }
 
 // openJournal opens the journal and the marks beside it. A journal that is

@@ -58,6 +58,10 @@ func New(ctx context.Context, c Config) (*ControlPlane, error) {
 	if cp.server, err = loadKeyPair(c.TLSCert, c.TLSKey); err != nil {
 		return nil, err
 	}
+	// It may be a group's, as that of whoever renews it; the CA's never is.
+	if err := identity.CheckPrivate(c.TLSKey); err != nil {
+		c.Log.Warn("a secret is not private", "what", "the server's key", "err", err)
+	}
 	if cp.clients, err = loadPool(c.ClientCA); err != nil {
 		return nil, err
 	}

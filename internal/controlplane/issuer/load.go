@@ -44,25 +44,15 @@ func readSecret(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("CA key: %w", err)
 	}
-	if mode := info.Mode(); !mode.IsRegular() || mode.Perm()&0o077 != 0 {
-		return nil, &ModeError{File: name, Mode: mode}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("CA key %s is not a regular file: %s", name, info.Mode())
+	}
+	if err := identity.CheckPrivateMode(name, info.Mode()); err != nil {
+		return nil, fmt.Errorf("CA key: %w", err)
 	}
 	content, err := io.ReadAll(io.LimitReader(f, maxKey))
 	if err != nil {
 		return nil, fmt.Errorf("CA key %s: %w", name, err)
 	}
 	return content, nil
-}
-
-// ModeError is a private key that is not a file which only its owner may read.
-type ModeError struct {
-	File string
-	Mode os.FileMode
-}
-
-func (e *ModeError) Error() string {
-	if !e.Mode.IsRegular() {
-		return fmt.Sprintf("CA key %s is not a regular file: %s", e.File, e.Mode)
-	}
-	return fmt.Sprintf("CA key %s has mode %04o, so others can read it: chmod 600 %s", e.File, e.Mode.Perm(), e.File)
 }
