@@ -73,22 +73,26 @@ func (p *demoProgress) say(what demo.Progress) {
 	}
 }
 
-// The two hidden verbs are what a demo's machines run as their service, and what
-// cleans up after a demo.
+// The hidden verbs are what a demo's machines run as their services and as what
+// starts them, and what cleans up after a demo.
 
 type demoServiceCmd struct {
+	Name    string `arg:""`
+	Root    string `arg:""`
 	Closure string `arg:""`
-	Address string `arg:""`
-	Lock    string `arg:""`
-	Restart string `placeholder:"FILE" help:"End the service whose process id is in the file, start this one apart."`
 }
 
 func (c *demoServiceCmd) Run(e *env) error {
-	s := demo.Service{Closure: c.Closure, Address: c.Address, Lock: c.Lock}
-	if c.Restart != "" {
-		return s.Restart(e.ctx, c.Restart)
-	}
-	return s.Serve(e.ctx)
+	return demo.Serve(e.ctx, c.Name, c.Root, c.Closure, e.out)
+}
+
+type demoServicesCmd struct {
+	Root    string `arg:""`
+	Closure string `arg:""`
+}
+
+func (c *demoServicesCmd) Run(e *env) error {
+	return demo.RestartServices(e.ctx, c.Root, c.Closure)
 }
 
 type demoReaperCmd struct {

@@ -48,8 +48,9 @@ type cli struct {
 	Canonicalize canonicalizeCmd `cmd:"" help:"Read a JSON document, write the bytes that nixfleet signs."`
 	Version      versionCmd      `cmd:"" help:"Show the version."`
 
-	DemoService demoServiceCmd `cmd:"" hidden:"" help:"The service of a demo's machine."`
-	DemoReaper  demoReaperCmd  `cmd:"" hidden:"" help:"What ends the processes of a demo."`
+	DemoService  demoServiceCmd  `cmd:"" hidden:"" help:"A service of a demo's machine."`
+	DemoServices demoServicesCmd `cmd:"" hidden:"" help:"Start the services of a demo's machine."`
+	DemoReaper   demoReaperCmd   `cmd:"" hidden:"" help:"What ends the processes of a demo."`
 }
 
 // env is what a verb may use of the process it runs in.

@@ -13,14 +13,16 @@ import (
 const (
 	heartbeat         = 2 * time.Second
 	soakSecs          = 3
+	shortSoakSecs     = 1 // of releases that are not about it
 	healthFailureSecs = 3
 	confirmWindowSecs = 8
+	aliveSecs         = 5 // of the release that cuts its hosts off
 	switchSecs        = 2 // of the release in whose switches agents are killed
 
 	// actLimit is how long a rollout may take; settleLimit how much longer until
 	// all that was reported about it has been stored.
 	actLimit    = 30 * time.Second
-	settleLimit = 5 * time.Second
+	settleLimit = 10 * time.Second
 )
 
 // act is one thing that the demo shows. Play makes it happen and returns the
@@ -67,11 +69,20 @@ func acts() []act {
 			holds: canaryReverted,
 		},
 		{
+			name:  "lost-network-reverts",
+			title: "release 4 cuts its hosts off from the network: they go back by themselves",
+			look:  "host-1 reaches nobody for 8 s and gives up; host-2's agent hangs as well, so its guard acts after 5 s",
+			play: func(ctx context.Context, w *world) (string, error) {
+				return w.rollOut(ctx, releaseSpec{pairFirst, soakSecs, cutOff(good)}, (*world).freezeAgent)
+			},
+			holds: cutOffReverted,
+		},
+		{
 			name:  "kills",
-			title: "release 4: agents are killed in the middle of their switches, the control plane between two waves",
+			title: "release 5: agents are killed in the middle of their switches, the control plane between two waves",
 			look:  "everything comes back, goes on where it was, and nothing that was reported is lost",
 			play: func(ctx context.Context, w *world) (string, error) {
-				return w.rollOut(ctx, releaseSpec{canaryFirst, soakSecs, serving(http.StatusOK, switchSecs)}, (*world).killAll)
+				return w.rollOut(ctx, releaseSpec{canaryFirst, shortSoakSecs, serving(http.StatusOK, switchSecs)}, (*world).killAll)
 			},
 			holds: survivedKills,
 		},
@@ -113,6 +124,30 @@ func (w *world) rollOut(ctx context.Context, spec releaseSpec, meanwhile func(w 
 		}
 	}
 	return id, w.settled(ctx, id)
+}
+
+// freezeAgent has the second host's agent hang on the new system, until the
+// rollout has ended or nothing more is waited for.
+func (w *world) freezeAgent(ctx context.Context, id string) error {
+	m := w.machines[1]
+	agent := w.agents[m.name]
+	err := w.until(ctx, actLimit, func(ctx context.Context) (bool, error) {
+		if _, err := w.watch(ctx, id); err != nil {
+			return false, err
+		}
+		live, err := m.committed(id, lifecycle.KindActivationCompleted, w.folder)
+		if err != nil || !live || agent.freeze() != nil {
+			return false, nil // a journal in the middle of a commit is looked at again
+		}
+		w.say(Progress{Kind: Note, Text: "froze the agent of " + m.name + " on a system without a network"})
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	err = w.settled(ctx, id)
+	agent.thaw() // it may have ended; what is started in its place does not hang
+	return err
 }
 
 // killAll kills the canary's agent in its switch, the control plane after the

@@ -51,8 +51,7 @@ func (w *world) attack(ctx context.Context, a *attacker) (string, error) {
 	if err := w.smuggle(ctx, a); err != nil {
 		return "", fmt.Errorf("smuggle: %w", err)
 	}
-	const soakSecs = 1
-	return w.rollOut(ctx, releaseSpec{allAtOnce, soakSecs, serving(http.StatusOK, 0)}, nil)
+	return w.rollOut(ctx, releaseSpec{allAtOnce, shortSoakSecs, serving(http.StatusOK, 0)}, nil)
 }
 
 // tamper changes the newest manifest where it is published, and puts the fleet
@@ -239,8 +238,12 @@ func attacksRefused(f *findings) verdict {
 		if len(f.smuggled.of(host)) == 0 {
 			continue // the rollout had halted before
 		}
+		_, _, began := first[lifecycle.ActivationStarted](f.smuggled, host)
+		if _, _, overtaken := first[lifecycle.WasSuperseded](f.smuggled, host); overtaken && !began {
+			continue // by the owner's next release, before it had fetched anything
+		}
 		_, failed, ok := first[lifecycle.ActivationFailed](f.smuggled, host)
-		if !ok || failed.Phase != lifecycle.PhaseFetch || !failed.BadSignature {
+		if began || !ok || failed.Phase != lifecycle.PhaseFetch || !failed.BadSignature {
 			return broken("%s did not refuse the system that a stranger signed", host)
 		}
 		unsigned++

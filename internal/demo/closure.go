@@ -28,7 +28,7 @@ boot)
 test)
 	sleep %d
 	ln -sfn "../nix/store/$name" run/current-system
-	etc/restart-service "$closure" 3>&-
+	etc/restart-services "$closure" 3>&-
 	;;
 *)
 	echo "there is no action $1" >&2
@@ -38,10 +38,10 @@ esac
 echo "end $1 $name" >>var/log/switches
 `
 
-// restartService is the machine's init system: it lies beside the closures, not
+// restartServices is the machine's init system: it lies beside the closures, not
 // in them.
-const restartService = `#!/bin/sh
-exec %s demo-service --restart "$NIXFLEET_ROOT/run/service.pid" "$1" %s %s
+const restartServices = `#!/bin/sh
+exec %s demo-services "$NIXFLEET_ROOT" "$1"
 `
 
 // file is one file of a closure or a machine.
@@ -51,36 +51,55 @@ type file struct {
 	mode os.FileMode
 }
 
-// build makes a host's system of a release.
-type build func(host, release string) []file
+// system is what a host's system of a release is built for.
+type system struct {
+	host, release string
+	routes        routes // of the network that it is to run in
+}
 
-// serving builds systems whose service answers with a status, and whose switch
+// build makes a system.
+type build func(system) []file
+
+// serving builds systems whose web service answers with a status, and whose switch
 // program takes some seconds before it changes anything.
 func serving(status, switchSecs int) build {
-	return func(host, release string) []file {
-		service, err := json.Marshal(serviceSpec{Status: status, Body: host + " in release " + release})
-		if err != nil {
-			panic(err) // a number and a text
-		}
+	return func(s system) []file {
 		return []file{
 			{"bin/switch-to-configuration", fmt.Appendf(nil, switchProgram, switchSecs), 0o755},
 			{"system", []byte(hostSystem), 0o644},
-			{serviceFile, service, 0o644},
+			{webFile, settings(webSettings{Status: status, Body: s.host + " in release " + s.release}), 0o644},
+			{networkFile, settings(networkSettings{Routes: s.routes}), 0o644},
 		}
 	}
 }
 
-// addSystem puts a host's system of a release into the cache.
-func addSystem(cache *nix.CacheDir, scratch, host, release string, b build) (fleet.Closure, error) {
+// cutOff builds what b does, but for a network that leads nowhere.
+func cutOff(b build) build {
+	return func(s system) []file {
+		s.routes = nil
+		return b(s)
+	}
+}
+
+func settings(v any) []byte {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // numbers and texts
+	}
+	return raw
+}
+
+// addSystem puts a system into the cache.
+func addSystem(cache *nix.CacheDir, scratch string, s system, b build) (fleet.Closure, error) {
 	tree, err := os.MkdirTemp(scratch, "build-")
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(tree) // the whole folder goes at the end anyway
-	if err := writeFiles(tree, b(host, release)); err != nil {
+	if err := writeFiles(tree, b(s)); err != nil {
 		return "", err
 	}
-	base, err := cache.Add("demo-"+host+"-release-"+release, tree)
+	base, err := cache.Add("demo-"+s.host+"-release-"+s.release, tree)
 	return fleet.Closure(base), err
 }
 

@@ -57,7 +57,7 @@ func (w *world) startAgents(ctx context.Context, id string) error {
 	for _, m := range w.machines {
 		argv := []string{
 			w.programs.Agent,
-			"--control-plane-url=" + w.url,
+			"--control-plane-url=https://" + m.uplinks[toControlPlane],
 			"--machine-id=" + m.name,
 			"--poll-interval=" + heartbeat.String(),
 			"--trust-file=" + m.in(trustFile),
@@ -69,7 +69,7 @@ func (w *world) startAgents(ctx context.Context, id string) error {
 			"--clock-policy=trust",
 			"--min-free-nix=1MiB",
 			"--min-free-boot=1MiB",
-			"--cache-url=" + w.cacheURL,
+			"--cache-url=http://" + m.uplinks[toCache],
 			"--log-format=json",
 			"--host-backend=dirhost:" + m.root,
 		}

@@ -27,7 +27,7 @@ type findings struct {
 	evidence     map[string][]wire.Envelope
 	certificates []wire.CertificateView
 	machines     map[string]machineState
-	planeStarts  []time.Time // of the control plane
+	revivals     []time.Time // of the control plane
 
 	// Of the acts that need more than one rollout tells.
 	tampered         string // the rollout whose manifest was changed
@@ -41,6 +41,7 @@ type findings struct {
 const (
 	agentStarted        = "started"
 	controlPlaneStarted = "serving"
+	stopped             = "stopped"
 	documentRefused     = "not taken; what was taken before stays"
 )
 
@@ -84,7 +85,7 @@ func (w *world) find(ctx context.Context, id string) (*findings, error) {
 	if f.certificates, err = operator.List[wire.CertificateView](ctx, w.operator, wire.PathCertificates, ""); err != nil {
 		return nil, err
 	}
-	if f.planeStarts, err = starts(w.controlPlane.log, controlPlaneStarted); err != nil {
+	if f.revivals, err = revivals(w.controlPlane.log, controlPlaneStarted); err != nil {
 		return nil, err
 	}
 	for _, m := range w.machines {
@@ -116,7 +117,7 @@ func (w *world) findHost(ctx context.Context, f *findings, m *machine, id string
 	if state.journal, err = m.events(id, w.folder); err != nil {
 		return err
 	}
-	if state.agentStarts, err = starts(m.in(agentLog), agentStarted); err != nil {
+	if state.revivals, err = revivals(m.in(agentLog), agentStarted); err != nil {
 		return err
 	}
 	f.machines[m.name] = state

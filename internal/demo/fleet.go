@@ -25,6 +25,7 @@ type releaseSpec struct {
 const (
 	allAtOnce   = "all-at-once"
 	canaryFirst = "canary-first"
+	pairFirst   = "pair-first" // and their guards are impatient
 )
 
 // declare is the fleet document with the systems of a release.
@@ -35,6 +36,9 @@ func (w *world) declare(policy string, closures map[string]fleet.Closure, soak i
 	limits.Guard = fleet.GuardOptional // the machines' systems are two files, without an agent in them
 	everybody := fleet.PolicyWave{Selector: fleet.Selector{All: true}, SoakSecs: &soak}
 	canaries := fleet.PolicyWave{Selector: fleet.Selector{Tags: []string{"canary"}}, SoakSecs: &soak}
+	impatient := limits
+	impatient.AliveSecs = aliveSecs
+	pair := fleet.PolicyWave{Selector: fleet.Selector{Hosts: []string{w.machines[0].name, w.machines[1].name}}, SoakSecs: &soak}
 	f := &fleet.Fleet{
 		SchemaVersion: fleet.SchemaVersion,
 		Hosts:         map[string]fleet.Host{},
@@ -45,6 +49,7 @@ func (w *world) declare(policy string, closures map[string]fleet.Closure, soak i
 		RolloutPolicies: map[string]fleet.RolloutPolicy{
 			allAtOnce:   {Strategy: "all-at-once", Waves: []fleet.PolicyWave{everybody}, Policy: limits},
 			canaryFirst: {Strategy: "canary", Waves: []fleet.PolicyWave{canaries, everybody}, Policy: limits},
+			pairFirst:   {Strategy: "canary", Waves: []fleet.PolicyWave{pair, everybody}, Policy: impatient},
 		},
 		Meta: fleet.Meta{SchemaVersion: fleet.SchemaVersion},
 	}
@@ -85,7 +90,7 @@ func (w *world) publishAs(ctx context.Context, as release.Publisher, cache *nix.
 	w.releases++
 	closures := map[string]fleet.Closure{}
 	for _, m := range w.machines {
-		c, err := addSystem(cache, w.folder, m.name, strconv.Itoa(w.releases), spec.build)
+		c, err := addSystem(cache, w.folder, system{m.name, strconv.Itoa(w.releases), w.routes()}, spec.build)
 		if err != nil {
 			return "", err
 		}

@@ -139,32 +139,50 @@ func canaryReverted(f *findings) verdict {
 	if f.rollout.State != string(rollout.Reverted) {
 		return broken("the rollout is %s, it should have halted and its canary have gone back", f.rollout.State)
 	}
-	if row := f.rows[canary]; row.State != lifecycle.Reverted {
-		return broken("%s is %s", canary, row.State)
+	if v := f.wentBack(canary, lifecycle.CauseProbes); !v.ok {
+		return v
 	}
-	_, started, ok := first[lifecycle.ActivationStarted](f, canary)
+	if v := f.untouched(others); !v.ok {
+		return v
+	}
+	_, gaveUp, _ := first[lifecycle.GaveUp](f, canary)
+	return holds("%s failed its probe for %d s and is back on %s; %d hosts untouched", canary, gaveUp.SustainedDurationSecs, short(f.machines[canary].current), len(others))
+}
+
+// wentBack: the host gave the release up for a cause, without having been asked,
+// and runs and boots the exact closure that it came from.
+func (f *findings) wentBack(host string, cause lifecycle.Cause) verdict {
+	if row := f.rows[host]; row.State != lifecycle.Reverted {
+		return broken("%s is %s", host, row.State)
+	}
+	_, started, ok := first[lifecycle.ActivationStarted](f, host)
 	if !ok {
-		return broken("%s never began", canary)
+		return broken("%s never began", host)
 	}
-	if _, _, asked := first[lifecycle.RollbackSignal](f, canary); asked {
-		return broken("%s was asked to go back", canary)
+	if _, _, asked := first[lifecycle.RollbackSignal](f, host); asked {
+		return broken("%s was asked to go back", host)
 	}
-	_, gaveUp, ok := first[lifecycle.GaveUp](f, canary)
-	if !ok || gaveUp.Cause != lifecycle.CauseProbes {
-		return broken("%s did not give up because of its probes", canary)
+	_, gaveUp, ok := first[lifecycle.GaveUp](f, host)
+	if !ok || gaveUp.Cause != cause {
+		return broken("%s did not give up because of its %s", host, cause)
 	}
-	_, back, ok := first[lifecycle.RollbackComplete](f, canary)
-	switch machine := f.machines[canary]; {
+	_, back, ok := first[lifecycle.RollbackComplete](f, host)
+	switch machine := f.machines[host]; {
 	case !ok:
-		return broken("%s has not reported that it went back", canary)
+		return broken("%s has not reported that it went back", host)
 	case back.RevertedToClosure != started.PriorClosure:
-		return broken("%s went back to %s, it came from %s", canary, back.RevertedToClosure, started.PriorClosure)
+		return broken("%s went back to %s, it came from %s", host, back.RevertedToClosure, started.PriorClosure)
 	case machine.current != started.PriorClosure:
-		return broken("%s runs %s, it came from %s", canary, machine.current, started.PriorClosure)
+		return broken("%s runs %s, it came from %s", host, machine.current, started.PriorClosure)
 	case machine.bootDefault != started.PriorClosure:
-		return broken("%s boots %s, it came from %s", canary, machine.bootDefault, started.PriorClosure)
+		return broken("%s boots %s, it came from %s", host, machine.bootDefault, started.PriorClosure)
 	}
-	for _, host := range others {
+	return holds("")
+}
+
+// untouched: the hosts have seen nothing of the rollout.
+func (f *findings) untouched(hosts []string) verdict {
+	for _, host := range hosts {
 		target, _ := f.target(host)
 		machine := f.machines[host]
 		touched := slices.ContainsFunc(machine.switches, func(s switchLine) bool { return s.closure == target })
@@ -172,30 +190,103 @@ func canaryReverted(f *findings) verdict {
 			return broken("%s was touched: %d events, runs %s", host, len(events), machine.current)
 		}
 	}
-	return holds("%s failed its probe for %d s and is back on %s; %d hosts untouched", canary, gaveUp.SustainedDurationSecs, short(started.PriorClosure), len(others))
+	return holds("")
 }
 
-// survivedKills: agents were started again in the middle of a switch and the
-// control plane in the middle of the rollout, all hosts converged nevertheless,
-// no switch was run twice, and the control plane has every event that a host
-// committed exactly once.
+// cutOffReverted: every host of the first wave ran a system on which nothing
+// confirmed it and from which it told nothing, and went back by itself, one by its
+// agent after the confirm window and one by its guard; it never would have booted
+// that system; no other host has seen anything of it.
+func cutOffReverted(f *findings) verdict {
+	if f.rollout.State != string(rollout.Reverted) {
+		return broken("the rollout is %s, it should have halted and its hosts have gone back", f.rollout.State)
+	}
+	var others, byAgent, byGuard []string
+	for _, host := range f.hosts {
+		t, _ := f.manifest.Target(host)
+		if t.WaveIndex > 0 {
+			others = append(others, host)
+			continue
+		}
+		if v := f.wentBack(host, lifecycle.CauseConfirm); !v.ok {
+			return v
+		}
+		if v := f.wasCutOff(host); !v.ok {
+			return v
+		}
+		_, gaveUp, _ := first[lifecycle.GaveUp](f, host)
+		_, notice, _ := first[lifecycle.Notice](f, host)
+		switch {
+		case notice.Code == lifecycle.NoticeGuardActed:
+			byGuard = append(byGuard, host)
+		case gaveUp.SustainedDurationSecs < confirmWindowSecs:
+			return broken("%s gave up after %d s, its window is %d s", host, gaveUp.SustainedDurationSecs, confirmWindowSecs)
+		default:
+			byAgent = append(byAgent, host)
+		}
+	}
+	if len(byAgent) == 0 {
+		return broken("no agent gave up by itself")
+	}
+	if len(byGuard) == 0 {
+		return broken("no guard had to act")
+	}
+	if v := f.untouched(others); !v.ok {
+		return v
+	}
+	return holds("cut off, %s gave up after %d s without a confirmation, and the guard of %s acted for its agent; both are back; %d hosts untouched",
+		strings.Join(byAgent, ", "), confirmWindowSecs, strings.Join(byGuard, ", "), len(others))
+}
+
+// wasCutOff: the host ran the target, nothing confirmed that, the control plane
+// heard of it only when the host was back, and it was never made the boot default.
+func (f *findings) wasCutOff(host string) verdict {
+	target, _ := f.target(host)
+	live, completed, ok := first[lifecycle.ActivationCompleted](f, host)
+	if !ok || completed.ObservedCurrentClosure != target {
+		return broken("%s never ran its target", host)
+	}
+	if _, _, confirmed := first[lifecycle.Confirmed](f, host); confirmed {
+		return broken("%s confirmed a system without a network", host)
+	}
+	back, _, ok := first[lifecycle.RollbackComplete](f, host)
+	if !ok || live.ReceivedAt.Before(back.At) {
+		return broken("%s told about its target while it ran it", host)
+	}
+	if slices.ContainsFunc(f.machines[host].switches, func(s switchLine) bool { return s.action == "boot" && s.closure == target }) {
+		return broken("%s would have booted a system that nothing confirmed", host)
+	}
+	return holds("")
+}
+
+// survivedKills: in every wave an agent was killed in the middle of its switch, and
+// the control plane between the first wave and the end; all hosts converged
+// nevertheless, no switch was run twice, and the control plane has every event that
+// a host committed exactly once.
 func survivedKills(f *findings) verdict {
 	if v := f.allConverged(); !v.ok {
 		return v
 	}
 	var killed []string
+	waves := map[int]bool{} // in which an agent was killed
+	var firstDone time.Time
 	events := 0
 	for _, host := range f.hosts {
+		t, _ := f.manifest.Target(host)
 		began, _, ok := first[lifecycle.ActivationStarted](f, host)
 		live, _, done := first[lifecycle.ActivationCompleted](f, host)
-		if !ok || !done {
-			return broken("%s has not reported its switch", host)
+		end, _, converged := first[lifecycle.HasConverged](f, host)
+		if !ok || !done || !converged {
+			return broken("%s has not reported its switch and its convergence", host)
 		}
-		if within(f.machines[host].agentStarts, began.At, live.At) {
+		if within(f.machines[host].revivals, began.At, live.At) {
 			killed = append(killed, host)
+			waves[t.WaveIndex] = true
 		}
-		target, _ := f.target(host)
-		if n := f.switchRuns(host, target); n != 1 {
+		if t.WaveIndex == 0 && end.At.After(firstDone) {
+			firstDone = end.At
+		}
+		if n := f.switchRuns(host, t.TargetClosure); n != 1 {
 			return broken("%s ran its switch program %d times", host, n)
 		}
 		if v := f.storedOnce(host); !v.ok {
@@ -203,11 +294,16 @@ func survivedKills(f *findings) verdict {
 		}
 		events += len(f.evidence[host])
 	}
-	if len(killed) == 0 {
-		return broken("no agent began anew in the middle of a switch")
+	if f.rollout.Waves < 2 {
+		return broken("there was one wave only")
 	}
-	if !within(f.planeStarts, f.rollout.OpenedAt, f.rollout.Since) {
-		return broken("the control plane did not begin anew in the middle of the rollout")
+	for w := range f.rollout.Waves {
+		if !waves[w] {
+			return broken("no agent of wave %d was killed in the middle of its switch", w+1)
+		}
+	}
+	if !within(f.revivals, firstDone, f.rollout.Since) {
+		return broken("the control plane was not killed between the first wave and the end")
 	}
 	return holds("agents of %s and the control plane came back; %d events, each stored once", strings.Join(killed, ", "), events)
 }

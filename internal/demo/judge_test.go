@@ -2,6 +2,7 @@ package demo
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ func converged(t *testing.T) *findings {
 		evidence:     map[string][]wire.Envelope{},
 		machines:     map[string]machineState{},
 		certificates: []wire.CertificateView{{Name: "demo", Role: "operator"}},
-		planeStarts:  []time.Time{start.Add(-time.Minute), start.Add(20 * time.Second)},
+		revivals:     []time.Time{start.Add(20 * time.Second)},
 	}
 	for i, host := range f.hosts {
 		target := fleet.Closure("target-of-" + host)
@@ -49,8 +50,8 @@ func converged(t *testing.T) *findings {
 		}
 		f.machines[host] = machineState{
 			current: target, bootDefault: target, journal: f.evidence[host],
-			agentStarts: []time.Time{start.Add(-time.Minute), began.Add(3 * time.Second)},
-			switches:    []switchLine{{true, "test", target}, {false, "test", target}, {true, "boot", target}, {false, "boot", target}},
+			revivals: []time.Time{began.Add(3 * time.Second)},
+			switches: []switchLine{{true, "test", target}, {false, "test", target}, {true, "boot", target}, {false, "boot", target}},
 		}
 	}
 	return f
@@ -86,6 +87,39 @@ func reverted(t *testing.T) *findings {
 	return f
 }
 
+// isolated are findings about a release that cut its first two hosts off, of which
+// the second had an agent that hung.
+func isolated(t *testing.T) *findings {
+	t.Helper()
+	f := converged(t)
+	f.hosts = append(f.hosts, "host-3")
+	f.manifest.HostSet = append(f.manifest.HostSet, fleet.Target{Hostname: "host-3", WaveIndex: 1, TargetClosure: "target-of-host-3"})
+	f.manifest.HostSet[1].WaveIndex = 0
+	f.rollout.State = "Reverted"
+	f.events, f.evidence = nil, map[string][]wire.Envelope{}
+	for i, host := range []string{"host-1", "host-2"} {
+		prior := fleet.Closure("prior-of-" + host)
+		bodies := []lifecycle.Body{
+			lifecycle.DispatchAck{}, lifecycle.ActivationStarted{PriorClosure: prior},
+			lifecycle.ActivationCompleted{ObservedCurrentClosure: f.manifest.HostSet[i].TargetClosure},
+			lifecycle.GaveUp{Cause: lifecycle.CauseConfirm, SustainedDurationSecs: 8}, lifecycle.RollbackComplete{RevertedToClosure: prior},
+		}
+		if host == "host-2" {
+			bodies = slices.Insert(bodies, 3, lifecycle.Body(lifecycle.Notice{Code: lifecycle.NoticeGuardActed}))
+		}
+		for i, body := range bodies {
+			f.store(t, host, lifecycle.Event{Seq: int64(i + 1), At: start.Add(time.Duration(i) * time.Second), Body: body})
+			f.events[len(f.events)-1].ReceivedAt = start.Add(10 * time.Second)
+		}
+		f.rows[host] = wire.RolloutHost{State: lifecycle.Reverted}
+		f.machines[host] = machineState{current: prior, bootDefault: prior, switches: []switchLine{
+			{true, "test", f.manifest.HostSet[i].TargetClosure}, {true, "boot", prior}, {true, "test", prior},
+		}}
+	}
+	f.machines["host-3"] = machineState{current: "prior-3", bootDefault: "prior-3"}
+	return f
+}
+
 // attacked are findings about a release after all attacks were refused.
 func attacked(t *testing.T) *findings {
 	t.Helper()
@@ -110,6 +144,15 @@ func attacked(t *testing.T) *findings {
 	}
 	f.smuggled.store(t, "host-1", lifecycle.Event{Seq: 1, Body: lifecycle.DispatchAck{}})
 	f.smuggled.store(t, "host-1", lifecycle.Event{Seq: 2, Body: lifecycle.ActivationFailed{Phase: lifecycle.PhaseFetch, BadSignature: true}})
+	return f
+}
+
+// overtaken are the same, but that the next release came to the second host while
+// it had not fetched the smuggled system yet.
+func overtaken(t *testing.T) *findings {
+	f := attacked(t)
+	f.smuggled.store(t, "host-2", lifecycle.Event{Seq: 1, Body: lifecycle.DispatchAck{}})
+	f.smuggled.store(t, "host-2", lifecycle.Event{Seq: 2, Body: lifecycle.WasSuperseded{}})
 	return f
 }
 
@@ -177,13 +220,44 @@ func TestVerdicts(t *testing.T) {
 			edit(f, "host-2", func(m *machineState) { m.switches = []switchLine{{true, "test", "target-of-host-2"}} })
 		}},
 
+		{"all is well", cutOffReverted, isolated, nil},
+		{"not halted", cutOffReverted, isolated, func(f *findings) { f.rollout.State = "Terminal" }},
+		{"not back", cutOffReverted, isolated, func(f *findings) { f.rows["host-2"] = wire.RolloutHost{State: lifecycle.Failed} }},
+		{"back for another reason", cutOffReverted, isolated, func(f *findings) { f.events[3].Body = lifecycle.GaveUp{Cause: lifecycle.CauseProbes} }},
+		{"back because it was asked", cutOffReverted, isolated, func(f *findings) { f.events[0].Body = lifecycle.RollbackSignal{} }},
+		{"back elsewhere", cutOffReverted, isolated, func(f *findings) { f.events[4].Body = lifecycle.RollbackComplete{RevertedToClosure: "else"} }},
+		{"back in words only", cutOffReverted, isolated, func(f *findings) { edit(f, "host-2", func(m *machineState) { m.current = "target-of-host-2" }) }},
+		{"back until the next boot", cutOffReverted, isolated, func(f *findings) { edit(f, "host-2", func(m *machineState) { m.bootDefault = "target-of-host-2" }) }},
+		{"it never ran", cutOffReverted, isolated, func(f *findings) { f.events[2].Body = lifecycle.Observed{} }},
+		{"it was confirmed", cutOffReverted, isolated, func(f *findings) { f.store(t, "host-1", lifecycle.Event{Body: lifecycle.Confirmed{}}) }},
+		{"it told what it ran", cutOffReverted, isolated, func(f *findings) { f.events[2].ReceivedAt = start.Add(3 * time.Second) }},
+		{"it would have booted it", cutOffReverted, isolated, func(f *findings) {
+			edit(f, "host-1", func(m *machineState) { m.switches = append(m.switches, switchLine{true, "boot", "target-of-host-1"}) })
+		}},
+		{"an impatient agent", cutOffReverted, isolated, func(f *findings) {
+			f.events[3].Body = lifecycle.GaveUp{Cause: lifecycle.CauseConfirm, SustainedDurationSecs: 7}
+		}},
+		{"no agent gave up", cutOffReverted, isolated, func(f *findings) { f.events[0].Body = lifecycle.Notice{Code: lifecycle.NoticeGuardActed} }},
+		{"no guard acted", cutOffReverted, isolated, func(f *findings) { f.events[8].Body = lifecycle.Observed{} }},
+		{"another host tried it", cutOffReverted, isolated, func(f *findings) {
+			edit(f, "host-3", func(m *machineState) { m.switches = []switchLine{{true, "test", "target-of-host-3"}} })
+		}},
+
 		{"all is well", survivedKills, converged, nil},
 		{"no agent was killed", survivedKills, converged, func(f *findings) {
 			for _, host := range f.hosts {
-				edit(f, host, func(m *machineState) { m.agentStarts = m.agentStarts[:1] })
+				edit(f, host, func(m *machineState) { m.revivals = nil })
 			}
 		}},
-		{"the control plane was not killed", survivedKills, converged, func(f *findings) { f.planeStarts = f.planeStarts[:1] }},
+		{"only the canary's agent was killed", survivedKills, converged, func(f *findings) {
+			edit(f, "host-2", func(m *machineState) { m.revivals = nil })
+		}},
+		{"an agent was killed after its switch", survivedKills, converged, func(f *findings) {
+			edit(f, "host-2", func(m *machineState) { m.revivals[0] = start.Add(37 * time.Second) })
+		}},
+		{"the control plane was not killed", survivedKills, converged, func(f *findings) { f.revivals = nil }},
+		{"the control plane was killed too early", survivedKills, converged, func(f *findings) { f.revivals[0] = start.Add(5 * time.Second) }},
+		{"the control plane was killed too late", survivedKills, converged, func(f *findings) { f.revivals[0] = start.Add(2 * time.Minute) }},
 		{"a switch was run twice", survivedKills, converged, func(f *findings) {
 			edit(f, "host-1", func(m *machineState) {
 				m.switches = append(m.switches, switchLine{true, "test", "target-of-host-1"})
@@ -209,6 +283,10 @@ func TestVerdicts(t *testing.T) {
 		}},
 
 		{"all is well", attacksRefused, attacked, nil},
+		{"all is well, and one host had not begun to fetch", attacksRefused, overtaken, nil},
+		{"a host took the smuggled system until it was overtaken", attacksRefused, overtaken, func(f *findings) {
+			f.smuggled.store(t, "host-2", lifecycle.Event{Seq: 3, Body: lifecycle.ActivationStarted{}})
+		}},
 		{"nobody forged", attacksRefused, attacked, func(f *findings) { f.forged = nil }},
 		{"nobody smuggled", attacksRefused, attacked, func(f *findings) { f.smuggled = nil }},
 		{"the next release is stuck", attacksRefused, attacked, func(f *findings) { f.rollout.State = "Active" }},

@@ -12,7 +12,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +26,7 @@ import (
 	"nixfleet/internal/agent/journal"
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/identity"
+	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/wire"
 )
 
@@ -34,8 +37,9 @@ type machine struct {
 	root string // absolute
 	key  ed25519.PublicKey
 
-	port  int      // of its service
-	taken *os.File // the reservation of the port
+	web     string     // address of its web service
+	uplinks routes     // the addresses at which the agent finds control plane and cache
+	taken   []*os.File // the reservations of the ports
 }
 
 func (m *machine) in(path string) string { return filepath.Join(m.root, filepath.FromSlash(path)) }
@@ -53,20 +57,24 @@ const (
 )
 
 // newMachine makes the directory, without a system yet.
-func newMachine(root, name string, trust []byte, service Service, program string) (*machine, error) {
-	m := &machine{name: name, root: root}
+func newMachine(root, name string, trust []byte, lock, program string) (*machine, error) {
+	m := &machine{name: name, root: root, uplinks: routes{}}
 	var err error
-	if m.taken, m.port, err = reservePort(); err != nil {
+	if m.web, err = m.reserve(); err != nil {
 		return nil, fmt.Errorf("machine %s: %w", name, err)
 	}
-	service.Address = "127.0.0.1:" + strconv.Itoa(m.port)
+	for _, uplink := range []string{toControlPlane, toCache} {
+		if m.uplinks[uplink], err = m.reserve(); err != nil {
+			return nil, fmt.Errorf("machine %s: %w", name, err)
+		}
+	}
 	private, key, err := newHostKey(name)
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", name, err)
 	}
 	m.key = key
-	checks, err := json.Marshal(map[string]any{"service": map[string]any{
-		"kind": "http", "mode": "enforce", "url": "http://" + service.Address + "/", "intervalSeconds": 1, "timeoutSecs": 2,
+	checks, err := json.Marshal(map[string]any{"web": map[string]any{
+		"kind": "http", "mode": "enforce", "url": "http://" + m.web + "/", "intervalSeconds": 1, "timeoutSecs": 2,
 	}})
 	if err != nil {
 		return nil, err
@@ -75,13 +83,24 @@ func newMachine(root, name string, trust []byte, service Service, program string
 		{hostKeyFile, private, 0o600},
 		{trustFile, trust, 0o644},
 		{healthChecksFile, checks, 0o644},
-		{"etc/restart-service", fmt.Appendf(nil, restartService, shellQuote(program), service.Address, shellQuote(service.Lock)), 0o755},
+		{machineFile, settings(machineSettings{Web: m.web, Uplinks: m.uplinks, Lock: lock}), 0o644},
+		{"etc/restart-services", fmt.Appendf(nil, restartServices, shellQuote(program)), 0o755},
 		{switchLog, nil, 0o644},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", name, err)
 	}
 	return m, nil
+}
+
+// reserve takes a port for the machine, and gives its address.
+func (m *machine) reserve() (string, error) {
+	f, port, err := reservePort()
+	if err != nil {
+		return "", err
+	}
+	m.taken = append(m.taken, f)
+	return "127.0.0.1:" + strconv.Itoa(port), nil
 }
 
 func newHostKey(comment string) (private []byte, public ed25519.PublicKey, err error) {
@@ -106,6 +125,16 @@ func (m *machine) install(ctx context.Context, c fleet.Closure, cache, cacheKey 
 	err = machine.Install(ctx, host.Fetch{Rollout: "installed", Closure: c, Caches: []string{cache}, CacheKeys: []string{cacheKey}})
 	if err != nil {
 		return fmt.Errorf("install machine %s: %w", m.name, err)
+	}
+	return m.startServices(ctx)
+}
+
+// startServices is what the machine's boot does beside what dirhost does.
+func (m *machine) startServices(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, m.in("etc/restart-services"), m.in("run/current-system"))
+	cmd.Env = append(plainEnviron(), "NIXFLEET_ROOT="+m.root)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("boot machine %s: %w\n%s", m.name, err, out)
 	}
 	return nil
 }
@@ -133,7 +162,7 @@ type machineState struct {
 	current, bootDefault fleet.Closure
 	switches             []switchLine
 	journal              []wire.Envelope // of the rollout that was asked for
-	agentStarts          []time.Time
+	revivals             []time.Time     // of the agent
 }
 
 // switchLine is a line that a switch program wrote.
@@ -189,6 +218,24 @@ func (m *machine) events(rollout, scratch string) ([]wire.Envelope, error) {
 	return nil, fmt.Errorf("the journal of %s changes all the time", m.name)
 }
 
+// committed tells whether the agent has committed an event of a kind in a rollout.
+func (m *machine) committed(rollout string, kind lifecycle.Kind, scratch string) (bool, error) {
+	envelopes, err := m.events(rollout, scratch)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range envelopes {
+		event, err := wire.DecodeEvent(e.Event)
+		if err != nil {
+			return false, err
+		}
+		if event.Body.Kind() == kind {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 func readEvents(db []byte, rollout, scratch string) ([]wire.Envelope, error) {
 	f, err := os.CreateTemp(scratch, "journal-")
 	if err != nil {
@@ -218,12 +265,22 @@ func readEvents(db []byte, rollout, scratch string) ([]wire.Envelope, error) {
 	return events, err
 }
 
-// starts are the times at which a program's JSON log has the given message.
-func starts(log, message string) ([]time.Time, error) {
-	lines, err := saidIn(log, message)
+// revivals are the times at which a program began anew that had not said that it
+// stops: it was killed.
+func revivals(log, started string) ([]time.Time, error) {
+	lines, err := linesOf(log)
 	var times []time.Time
+	alive := false
 	for _, line := range lines {
-		times = append(times, line.Time)
+		switch line.Msg {
+		case started:
+			if alive {
+				times = append(times, line.Time)
+			}
+			alive = true
+		case stopped:
+			alive = false
+		}
 	}
 	return times, err
 }
@@ -238,19 +295,26 @@ type logLine struct {
 
 // saidIn are the lines of a program's JSON log with the given message.
 func saidIn(log, message string) ([]logLine, error) {
+	lines, err := linesOf(log)
+	return slices.DeleteFunc(lines, func(l logLine) bool { return l.Msg != message }), err
+}
+
+// linesOf are the lines of a program's JSON log. What is none is left out: a
+// program that was killed may have cut one off.
+func linesOf(log string) ([]logLine, error) {
 	f, err := os.Open(log)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	var found []logLine
+	var all []logLine
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		var line logLine
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == message {
-			found = append(found, line)
+		if json.Unmarshal(lines.Bytes(), &line) == nil {
+			all = append(all, line)
 		}
 	}
-	return found, lines.Err()
+	return all, lines.Err()
 }

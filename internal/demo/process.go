@@ -116,6 +116,21 @@ func (d *daemon) kill() error {
 	return syscall.Kill(d.pid, syscall.SIGKILL)
 }
 
+// freeze stops the daemon in its tracks, and thaw lets whatever runs in its place
+// go on. Nobody starts a frozen one again: for its supervisor it runs.
+func (d *daemon) freeze() error { return d.signal(syscall.SIGSTOP) }
+
+func (d *daemon) thaw() error { return d.signal(syscall.SIGCONT) }
+
+func (d *daemon) signal(s syscall.Signal) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pid == 0 {
+		return fmt.Errorf("%s does not run", d.name)
+	}
+	return syscall.Kill(d.pid, s)
+}
+
 // tail is the last of what a daemon said.
 func tail(log string) string {
 	raw, err := os.ReadFile(log)

@@ -1,12 +1,13 @@
 package demo
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,49 +15,74 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// serviceFile is what a closure says about its service, inside the closure.
-const serviceFile = "etc/service.json"
+// A machine of a demo runs services: processes of their own, with settings in the
+// closure. What an init system does with them is done by RestartServices.
 
-// serviceSpec is the configuration of a machine's service: what it answers.
-type serviceSpec struct {
-	Status int    `json:"status"`
-	Body   string `json:"body"`
+// service is one of them.
+type service struct {
+	name     string
+	settings string // file in the closure
+	serve    func(ctx context.Context, settings []byte, m machineSettings, ready func()) error
 }
 
-// Service is the service of a demo's machine: a small web server.
-type Service struct {
-	Closure string // the folder whose service it is
-	Address string
-	Lock    string // held by the demo for as long as it lives
+// services are those of every machine, in the order of their start.
+var services = []service{
+	{"network", networkFile, serveNetwork},
+	{"web", webFile, serveWeb},
 }
 
-// Serve answers as the closure says. It ends with ctx, and by itself within a
-// quarter of a second once nobody holds the lock, because then the demo is dead.
-func (s Service) Serve(ctx context.Context) error {
-	raw, err := os.ReadFile(filepath.Join(s.Closure, serviceFile))
+// machineSettings are what a machine is, whatever system it runs.
+type machineSettings struct {
+	Web     string `json:"web"`     // address of its web service
+	Uplinks routes `json:"uplinks"` // the address at which its agent looks for each of them
+	Lock    string `json:"lock"`    // held by the demo for as long as it lives
+}
+
+const machineFile = "etc/machine.json"
+
+// Serve is the life of a service of the machine in root. It says on out when it is
+// ready. It ends with ctx, and by itself within a quarter of a second once nobody
+// holds the lock, because then the demo is dead.
+func Serve(ctx context.Context, name, root, closure string, out io.Writer) error {
+	raw, err := os.ReadFile(filepath.Join(root, machineFile))
 	if err != nil {
 		return err
 	}
-	var spec serviceSpec
-	if err := json.Unmarshal(raw, &spec); err != nil {
-		return fmt.Errorf("%s of %s: %w", serviceFile, s.Closure, err)
+	var m machineSettings
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return fmt.Errorf("%s: %w", machineFile, err)
 	}
-	lc := net.ListenConfig{Control: sharePort}
-	l, err := lc.Listen(ctx, "tcp", s.Address)
-	if err != nil {
-		return err
+	for _, s := range services {
+		if s.name != name {
+			continue
+		}
+		settings, err := os.ReadFile(filepath.Join(closure, s.settings))
+		if err != nil {
+			return err
+		}
+		ctx, cancel := whileHeld(ctx, m.Lock)
+		defer cancel()
+		if err := s.serve(ctx, settings, m, func() { fmt.Fprintln(out, ready) }); err != nil {
+			return fmt.Errorf("%s with %s of %s: %w", name, s.settings, closure, err)
+		}
+		return nil
 	}
+	return fmt.Errorf("there is no service %q", name)
+}
+
+// ready is what a service says when it is.
+const ready = "ready"
+
+// whileHeld is ctx, ended when nobody holds the lock.
+func whileHeld(ctx context.Context, lock string) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	go func() {
 		defer cancel()
 		tick := time.NewTicker(250 * time.Millisecond)
 		defer tick.Stop()
-		for held(s.Lock) {
+		for held(lock) {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
@@ -64,74 +90,108 @@ func (s Service) Serve(ctx context.Context) error {
 			}
 		}
 	}()
-	srv := &http.Server{
-		ReadHeaderTimeout: 5 * time.Second,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(spec.Status)
-			fmt.Fprintln(w, spec.Body)
-		}),
-	}
-	context.AfterFunc(ctx, func() { srv.Close() })
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
+	return ctx, cancel
+}
+
+// serviceLimit is how long services may take to end, and to begin.
+const serviceLimit = 10 * time.Second
+
+// RestartServices does what an init system does when a closure goes live, or the
+// machine in root is turned on with it: services that do not run with the
+// closure's settings are ended and begun anew, each in a session of its own. It
+// returns when all are ready.
+func RestartServices(ctx context.Context, root, closure string) error {
+	ctx, cancel := context.WithTimeout(ctx, serviceLimit)
+	defer cancel()
+	for _, s := range services {
+		if err := s.restart(ctx, root, closure); err != nil {
+			return fmt.Errorf("restart the service %s: %w", s.name, err)
+		}
 	}
 	return nil
 }
 
-// serviceLimit is how long a service may take to end, and to begin.
-const serviceLimit = 5 * time.Second
-
-// Restart does what an init system does with a service whose unit changed: it
-// ends the one whose process id is in the file, starts this one in a session of
-// its own, and returns when it listens.
-func (s Service) Restart(ctx context.Context, pidFile string) error {
-	ctx, cancel := context.WithTimeout(ctx, serviceLimit)
-	defer cancel()
-	if err := endService(ctx, pidFile); err != nil {
+func (s service) restart(ctx context.Context, root, closure string) error {
+	settings, err := os.ReadFile(filepath.Join(closure, s.settings))
+	if err != nil {
 		return err
 	}
+	dir := filepath.Join(root, "run/services", s.name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	pidFile, since := filepath.Join(dir, "pid"), filepath.Join(dir, "settings")
+	pid, err := pidOf(pidFile)
+	if err != nil {
+		return err
+	}
+	if pid > 0 {
+		if running, err := os.ReadFile(since); err == nil && bytes.Equal(running, settings) && runs(pid) {
+			return nil
+		}
+		if err := end(ctx, pid); err != nil {
+			return err
+		}
+	}
+	if err := s.start(ctx, root, closure, pidFile); err != nil {
+		return err
+	}
+	return os.WriteFile(since, settings, 0o644)
+}
+
+// start starts the service and returns when it says that it is ready.
+func (s service) start(ctx context.Context, root, closure, pidFile string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(self, "demo-service", s.Closure, s.Address, s.Lock)
+	cmd := exec.Command(self, "demo-service", s.name, root, closure)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the service: %w", err)
-	}
-	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(cmd.Process.Pid)), 0o600); err != nil {
+	said, err := cmd.StdoutPipe()
+	if err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	for {
-		if c, err := net.Dial("tcp", s.Address); err == nil {
-			return c.Close()
-		}
-		select {
-		case err := <-ended:
-			return fmt.Errorf("the service ended at once: %w", err)
-		case <-ctx.Done():
-			return fmt.Errorf("the service does not listen: %w", ctx.Err())
-		case <-time.After(10 * time.Millisecond):
-		}
+	if err := cmd.Start(); err != nil {
+		return err
 	}
+	if err := os.WriteFile(pidFile, fmt.Appendln(nil, cmd.Process.Pid), 0o600); err != nil {
+		return errors.Join(err, cmd.Process.Kill())
+	}
+	// One that is not ready in time is killed, which ends what it says.
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
+	defer stop()
+	line, err := bufio.NewReader(said).ReadString('\n')
+	if err != nil || strings.TrimSpace(line) != ready {
+		return errors.Join(errors.New("it is not ready"), ctx.Err(), cmd.Process.Kill(), cmd.Wait())
+	}
+	return nil
 }
 
-// endService ends the service of a pid file, if there is one.
-func endService(ctx context.Context, pidFile string) error {
-	raw, err := os.ReadFile(pidFile)
+// pidOf reads a pid file. There is none before the first start in a boot: 0.
+func pidOf(file string) (int, error) {
+	raw, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
 	if err != nil {
-		return nil // none was started in this boot
+		return 0, err
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
 	if err != nil || pid <= 1 {
-		return fmt.Errorf("%s holds no process id", pidFile)
+		return 0, fmt.Errorf("%s holds no process id", file)
 	}
+	return pid, nil
+}
+
+// runs tells whether a process of ours does.
+func runs(pid int) bool { return syscall.Kill(pid, 0) == nil && !zombie(pid) }
+
+// end kills a process and waits until it is gone.
+func end(ctx context.Context, pid int) error {
 	for syscall.Kill(pid, syscall.SIGKILL) == nil && !zombie(pid) {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the old service does not end: %w", ctx.Err())
+			return fmt.Errorf("the process %d does not end: %w", pid, ctx.Err())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
@@ -147,64 +207,4 @@ func zombie(pid int) bool {
 	}
 	_, state, _ := strings.Cut(string(stat), ") ")
 	return strings.HasPrefix(state, "Z")
-}
-
-// reservePort takes a free TCP port of the loopback interface without listening
-// on it: nobody else is given it, and a service that also asks to share it can
-// listen. The reservation lasts until the file is closed.
-func reservePort() (*os.File, int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-	if err != nil {
-		return nil, 0, os.NewSyscallError("socket", err)
-	}
-	unix.CloseOnExec(fd)
-	f := os.NewFile(uintptr(fd), "reserved port")
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-		f.Close()
-		return nil, 0, os.NewSyscallError("setsockopt", err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		f.Close()
-		return nil, 0, os.NewSyscallError("bind", err)
-	}
-	addr, err := unix.Getsockname(fd)
-	if err != nil {
-		f.Close()
-		return nil, 0, os.NewSyscallError("getsockname", err)
-	}
-	return f, addr.(*unix.SockaddrInet4).Port, nil
-}
-
-func sharePort(_, _ string, c syscall.RawConn) error {
-	var opt error
-	if err := c.Control(func(fd uintptr) {
-		opt = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-	}); err != nil {
-		return err
-	}
-	return os.NewSyscallError("setsockopt", opt)
-}
-
-// takeLock creates the file that tells that the demo lives. The kernel lets go
-// of the lock when the demo dies, however it dies.
-func takeLock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return f, nil
-}
-
-// held tells whether somebody holds the lock.
-func held(path string) bool {
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }

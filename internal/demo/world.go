@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"nixfleet/internal/fleet"
@@ -85,7 +86,9 @@ func (w *world) close() {
 		w.operator.Close()
 	}
 	for _, m := range w.machines {
-		m.taken.Close()
+		for _, port := range m.taken {
+			port.Close()
+		}
 	}
 	if w.lock != nil {
 		w.lock.Close()
@@ -173,17 +176,22 @@ func cacheOf(keys fleetdir.Folder, dir string) (cache *nix.CacheDir, public stri
 	return cache, key.Public().String(), err
 }
 
+// routes are those of a network that works.
+func (w *world) routes() routes {
+	return routes{toControlPlane: strings.TrimPrefix(w.url, "https://"), toCache: strings.TrimPrefix(w.cacheURL, "http://")}
+}
+
 // makeMachine makes a machine with a first system and a bootstrap token for it.
 func (w *world) makeMachine(ctx context.Context, name string) error {
 	roots, err := os.ReadFile(w.keys.Trust())
 	if err != nil {
 		return err
 	}
-	m, err := newMachine(w.in("hosts", name), name, roots, Service{Lock: w.in("lock")}, w.programs.Nixfleet)
+	m, err := newMachine(w.in("hosts", name), name, roots, w.in("lock"), w.programs.Nixfleet)
 	if err != nil {
 		return err
 	}
-	first, err := addSystem(w.cache, w.folder, name, "0", serving(http.StatusOK, 0))
+	first, err := addSystem(w.cache, w.folder, system{name, "0", w.routes()}, serving(http.StatusOK, 0))
 	if err != nil {
 		return err
 	}
