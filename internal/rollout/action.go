@@ -238,7 +238,8 @@ type QuarantineCleared struct {
 	Why     string        `json:"why"`
 }
 
-// Forgotten makes a host count as removed.
+// Forgotten makes a host count as removed, and what it was given until now count
+// for nothing.
 type Forgotten struct {
 	Host string `json:"host"`
 	Who  string `json:"who"`

@@ -203,6 +203,7 @@ func (a Forgotten) check(w *World) error {
 
 func (a Forgotten) apply(w *World, when moment) {
 	w.Forgotten[a.Host] = Flag{Who: a.Who, Why: a.Why, At: when.at}
+	w.GivenBefore[a.Host] = when.at
 }
 
 func (a Remembered) check(w *World) error {

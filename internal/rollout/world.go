@@ -45,8 +45,11 @@ type World struct {
 	Machines    map[string]*Machine `json:"machines"`
 	Quarantines []Quarantine        `json:"quarantines,omitempty"` // in the order in which they arose
 	Forgotten   map[string]Flag     `json:"forgotten,omitempty"`
-	Tombstones  map[string]string   `json:"tombstones,omitempty"` // planHash of every pruned rollout, by id
-	LastOpening int64               `json:"lastOpening"`          // Opening of the rollout that was opened last
+	// GivenBefore is when a host was forgotten last. What it was given before
+	// that never counts again, also once it is enrolled anew.
+	GivenBefore map[string]time.Time `json:"givenBefore,omitempty"`
+	Tombstones  map[string]string    `json:"tombstones,omitempty"` // planHash of every pruned rollout, by id
+	LastOpening int64                `json:"lastOpening"`          // Opening of the rollout that was opened last
 
 	index *index // what Plan has worked out about the plans of the newest rollouts
 }
@@ -54,11 +57,12 @@ type World struct {
 // NewWorld is a world in which nothing has happened.
 func NewWorld() *World {
 	return &World{
-		Channels:   map[string]*Channel{},
-		Rollouts:   map[string]*Rollout{},
-		Machines:   map[string]*Machine{},
-		Forgotten:  map[string]Flag{},
-		Tombstones: map[string]string{},
+		Channels:    map[string]*Channel{},
+		Rollouts:    map[string]*Rollout{},
+		Machines:    map[string]*Machine{},
+		Forgotten:   map[string]Flag{},
+		GivenBefore: map[string]time.Time{},
+		Tombstones:  map[string]string{},
 	}
 }
 

@@ -53,8 +53,15 @@ func (a *API) enroll(w http.ResponseWriter, r *http.Request, _ caller) error {
 	if err := checkDeclared(docs, claims.Hostname, csr.Key); err != nil {
 		return err
 	}
-	if why := docs.Revoked(claims.Hostname, fingerprint, claims.IssuedAt); why != "" {
+	// A token's date has no more precision than a second: one that was minted in
+	// the second in which its host was forgotten may be the new one.
+	if why := docs.Revoked(claims.Hostname, fingerprint, claims.IssuedAt.Add(time.Second-1)); why != "" {
 		return wire.Errorf(wire.SlugRevoked, "%s", why)
+	}
+	// Neither has a certificate's. One that began in that second would count as an
+	// old one.
+	if at := docs.Forgotten(claims.Hostname); now.Truncate(time.Second).Before(at) {
+		return &wire.Error{Slug: wire.SlugUnavailable, Detail: "the host was forgotten this moment; ask again", RetryAfter: time.Second}
 	}
 	burned, err := a.Core.Burned(r.Context(), claims.Nonce, fingerprint)
 	if err != nil {

@@ -89,9 +89,13 @@ func (a *API) host(w http.ResponseWriter, r *http.Request, _ caller) error {
 	case err != nil:
 		return err
 	case !ok:
-		return wire.Errorf(wire.SlugNotFound, "there is no host %.100q", name)
+		return noHost(name)
 	}
 	return answer(w, v)
+}
+
+func noHost(name string) error {
+	return wire.Errorf(wire.SlugNotFound, "there is no host %.100q", name)
 }
 
 func (a *API) hostEvents(w http.ResponseWriter, r *http.Request, _ caller) error {
@@ -353,6 +357,13 @@ func nonNil(s []string) []string {
 
 func (a *API) forget(w http.ResponseWriter, r *http.Request, who caller) error {
 	host := r.PathValue("host")
+	_, ok, err := a.Core.Host(r.Context(), host)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return noHost(host)
+	}
 	return a.act(w, r, who, host, func(why string, _ []string) rollout.Body {
 		return rollout.Forgotten{Host: host, Who: who.role.Name, Why: why}
 	})

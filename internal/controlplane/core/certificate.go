@@ -25,13 +25,19 @@ func (c *Core) Burned(ctx context.Context, nonce, fingerprint string) (*store.Is
 	return burned, nil
 }
 
-// Issue records an issued certificate and burns its nonce, in one transaction.
+// Issue records an issued certificate and burns its nonce, in one transaction. A
+// host that was forgotten meanwhile gets one with a nonce only.
 // It returns the certificate to hand out: of two requests with the same nonce
 // and key at once, both get that of the first.
 func (c *Core) Issue(ctx context.Context, i store.Issuance) (store.Issuance, error) {
 	granted := i
 	var refused error
 	err := c.submit(ctx, func(b *batch) {
+		_, forgotten := b.state.world.Forgotten[i.Name]
+		if i.Nonce == "" && forgotten {
+			refused = wire.Errorf(wire.SlugRevoked, "host %s was forgotten", i.Name)
+			return
+		}
 		if i.Nonce != "" {
 			if older := b.state.burned[i.Nonce]; older != nil {
 				if granted = *older; older.KeyFingerprint != i.KeyFingerprint {
@@ -39,7 +45,7 @@ func (c *Core) Issue(ctx context.Context, i store.Issuance) (store.Issuance, err
 				}
 				return
 			}
-			if _, forgotten := b.state.world.Forgotten[i.Name]; forgotten {
+			if forgotten {
 				if err := b.decide(b.action(rollout.Remembered{Host: i.Name})); err != nil {
 					b.broken = err
 					return

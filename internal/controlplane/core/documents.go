@@ -57,6 +57,7 @@ type Documents struct {
 	allowed   map[string]fleet.Nonce
 	revoked   map[string][]fleet.Revocation // by host
 	barred    map[string]bool               // keys, by fingerprint
+	forgotten map[string]time.Time          // by host: when it was forgotten
 	marks     trust.Marks
 	plans     map[string]string // plan hash of every rollout id that was ever accepted
 }
@@ -108,8 +109,14 @@ func (d *Documents) Revoked(host, fingerprint string, since time.Time) string {
 			return "what host " + host + " was given before " + r.NotBefore.UTC().Format(time.RFC3339) + " was revoked"
 		}
 	}
+	if at := d.forgotten[host]; since.Before(at) {
+		return "host " + host + " was forgotten at " + at.UTC().Format(time.RFC3339) + "; a new token enrols it again"
+	}
 	return ""
 }
+
+// Forgotten is when a host was forgotten last; the zero time when it never was.
+func (d *Documents) Forgotten(host string) time.Time { return d.forgotten[host] }
 
 // Documents are those of the last commit.
 func (c *Core) Documents() *Documents { return c.docs.Load() }
@@ -124,6 +131,7 @@ func (s *state) documents() *Documents {
 		allowed:   map[string]fleet.Nonce{},
 		revoked:   map[string][]fleet.Revocation{},
 		barred:    map[string]bool{},
+		forgotten: maps.Clone(s.world.GivenBefore),
 	}
 	for id := range s.manifests {
 		d.manifests[id] = s.served[manifestKey(id)]

@@ -133,6 +133,8 @@ func (s *state) applyAction(logID int64, raw []byte) error {
 			}
 		}
 		s.docsChanged = true
+	case rollout.Forgotten:
+		s.docsChanged = true
 	case rollout.Removed:
 		s.forget(body.Rollout)
 	}

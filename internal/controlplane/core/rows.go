@@ -31,6 +31,7 @@ type worldRow struct {
 	Channels    map[string]*rollout.Channel `json:"channels"`
 	Quarantines []rollout.Quarantine        `json:"quarantines,omitempty"`
 	Forgotten   map[string]rollout.Flag     `json:"forgotten,omitempty"`
+	GivenBefore map[string]time.Time        `json:"givenBefore,omitempty"`
 	Tombstones  map[string]string           `json:"tombstones,omitempty"`
 	LastOpening int64                       `json:"lastOpening"`
 }
@@ -111,7 +112,7 @@ func hostRow(h *rollout.HostRow) rollout.HostRow {
 
 func (s *state) worldRow() worldRow {
 	w := s.world
-	return worldRow{w.Ready, w.Recovery, w.Channels, w.Quarantines, w.Forgotten, w.Tombstones, w.LastOpening}
+	return worldRow{w.Ready, w.Recovery, w.Channels, w.Quarantines, w.Forgotten, w.GivenBefore, w.Tombstones, w.LastOpening}
 }
 
 type rowWriter struct {
@@ -198,6 +199,7 @@ func (s *state) readRow(r store.Row) error {
 		w.Ready, w.Recovery, w.Quarantines, w.LastOpening = row.Ready, row.Recovery, row.Quarantines, row.LastOpening
 		maps.Copy(w.Channels, row.Channels)
 		maps.Copy(w.Forgotten, row.Forgotten)
+		maps.Copy(w.GivenBefore, row.GivenBefore)
 		maps.Copy(w.Tombstones, row.Tombstones)
 	case rowRollout:
 		ro := &rollout.Rollout{}

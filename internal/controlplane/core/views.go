@@ -20,12 +20,12 @@ import (
 // unseenAfter is how many heartbeats may be missing before a host counts as unseen.
 const unseenAfter = 3
 
-// Hosts are the hosts that are declared or were heard of, by name: those after
-// a name, at most limit.
+// Hosts are the hosts that are declared or were heard of and are not forgotten,
+// by name: those after a name, at most limit.
 func (c *Core) Hosts(ctx context.Context, after string, limit int) (views []wire.HostView, err error) {
 	err = c.view(ctx, func(s *state) {
 		for _, host := range s.hosts() {
-			if host <= after {
+			if _, forgotten := s.world.Forgotten[host]; forgotten || host <= after {
 				continue
 			}
 			if len(views) == limit {
@@ -37,7 +37,7 @@ func (c *Core) Hosts(ctx context.Context, after string, limit int) (views []wire
 	return views, err
 }
 
-// Host is one host; ok is false when nobody has heard of it.
+// Host is one host, also a forgotten one; ok is false when nobody has heard of it.
 func (c *Core) Host(ctx context.Context, host string) (v wire.HostView, ok bool, err error) {
 	err = c.view(ctx, func(s *state) {
 		if ok = s.machines[host] != nil || s.declared(host) != nil; ok {
