@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -86,14 +87,19 @@ func isPublicLine(data []byte) bool {
 // ParsePublicKey reads the line "ssh-ed25519 AAAA… comment" that a fleet declares
 // a host with.
 func ParsePublicKey(line string) (ed25519.PublicKey, error) {
+	if strings.Contains(line, "PRIVATE KEY-----") {
+		return nil, errors.New("host public key: this is a private key, which should not leave its host; give the public half, the content of the .pub file beside it")
+	}
 	key, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(line))
 	switch {
+	case len(strings.TrimSpace(line)) == 0:
+		return nil, errors.New("host public key: it is empty, want \"ssh-ed25519 AAAA…\", the content of ssh_host_ed25519_key.pub")
 	case err != nil:
 		return nil, fmt.Errorf("host public key: want \"ssh-ed25519 AAAA…\", the content of ssh_host_ed25519_key.pub: %w", err)
 	case len(options) > 0 || len(bytes.TrimSpace(rest)) > 0:
 		return nil, errors.New("host public key: one line \"ssh-ed25519 AAAA…\" and nothing else is allowed")
 	case key.Type() != ssh.KeyAlgoED25519:
-		return nil, fmt.Errorf("host public key: it is %s, only ssh-ed25519 is allowed", key.Type())
+		return nil, fmt.Errorf("host public key: it is %s, only ssh-ed25519 is allowed: take /etc/ssh/ssh_host_ed25519_key.pub of the host", key.Type())
 	}
 	public, ok := key.(ssh.CryptoPublicKey).CryptoPublicKey().(ed25519.PublicKey)
 	if !ok {

@@ -21,6 +21,9 @@ const (
 	maxToken  = 16 << 10
 )
 
+// ErrTokenKey: a token is not made with this key.
+var ErrTokenKey = errors.New("bootstrap tokens are signed with an ed25519 key")
+
 // Why a token is not good. The first three are found before anything is said to
 // somebody who holds no signed token.
 var (
@@ -70,6 +73,9 @@ func MintToken(c Claims, orgRoot trust.Signer) ([]byte, error) {
 	c.ExpiresAt = c.ExpiresAt.UTC().Truncate(time.Second)
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("mint token: %w", err)
+	}
+	if algorithm := orgRoot.Public().Algorithm; algorithm != trust.Ed25519 {
+		return nil, fmt.Errorf("mint token: %w, this one is %s; make one with: openssl genpkey -algorithm ed25519 -out FILE", ErrTokenKey, algorithm)
 	}
 	canonical, err := trust.Encode(c)
 	if err != nil {

@@ -83,6 +83,25 @@ func TestMintEqualsVector(t *testing.T) {
 	}
 }
 
+// The protocol's tokens are signed with ed25519; other programs know no other.
+func TestTokensAreNotMintedWithP256(t *testing.T) {
+	private, err := identity.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := trust.NewSigner(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := identity.Claims{
+		Hostname: "web-01", ExpectedPubkeyFingerprint: base64.StdEncoding.EncodeToString(make([]byte, 32)),
+		IssuedAt: ten, ExpiresAt: ten.Add(time.Hour), Nonce: identity.NewNonce(),
+	}
+	if token, err := identity.MintToken(claims, signer); !errors.Is(err, identity.ErrTokenKey) {
+		t.Errorf("%s, %v", token, err)
+	}
+}
+
 func TestTokenRoundTrip(t *testing.T) {
 	claims := identity.Claims{
 		Hostname:                  "web-01",
