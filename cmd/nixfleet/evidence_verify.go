@@ -10,7 +10,6 @@ import (
 
 	"nixfleet/internal/evidence"
 	"nixfleet/internal/evidence/bundle"
-	"nixfleet/internal/identity"
 )
 
 type evidenceVerifyCmd struct {
@@ -149,13 +148,9 @@ func (c *evidenceVerifyCmd) keys(hosts []string) (map[string]ed25519.PublicKey, 
 	case len(hosts) != 1:
 		return nil, wrongUse("--host-key is for a bundle of one host; this one has %s: give --fleet", strings.Join(hosts, ", "))
 	}
-	line, err := os.ReadFile(c.HostKey)
+	key, err := loadHostKey("--host-key", c.HostKey)
 	if err != nil {
-		return nil, wrongUse("--host-key: %w", err)
-	}
-	key, err := identity.ParsePublicKey(strings.TrimSpace(string(line)))
-	if err != nil {
-		return nil, wrongUse("--host-key %s: %w", c.HostKey, err)
+		return nil, err
 	}
 	return map[string]ed25519.PublicKey{hosts[0]: key}, nil
 }

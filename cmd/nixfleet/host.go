@@ -12,8 +12,10 @@ import (
 )
 
 type hostCmd struct {
-	List hostListCmd `cmd:"" help:"List the hosts."`
-	Show hostShowCmd `cmd:"" help:"Show one host: what it runs, what it does, why it is not converged."`
+	List   hostListCmd   `cmd:"" help:"List the hosts."`
+	Show   hostShowCmd   `cmd:"" help:"Show one host: what it runs, what it does, why it is not converged."`
+	Add    hostAddCmd    `cmd:"" help:"Make all that a new host needs: its fleet entry, and a token with which it enrols."`
+	Forget hostForgetCmd `cmd:"" help:"Refuse a host, hide it and free its places, until it enrols again."`
 }
 
 type hostListCmd struct {

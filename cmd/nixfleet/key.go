@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/base64"
 	"fmt"
-	"os"
 
 	"nixfleet/internal/identity"
 	"nixfleet/internal/trust"
@@ -14,7 +13,7 @@ type keyCmd struct {
 }
 
 type keyShowCmd struct {
-	File string `arg:"" help:"A private key (PEM, OpenSSH, raw), or a public key line of OpenSSH."`
+	File string `arg:"" help:"A private key (PEM, OpenSSH, raw), or a public one (PEM, a line of OpenSSH)."`
 	JSON bool   `help:"As a JSON object."`
 }
 
@@ -27,13 +26,13 @@ type shownKey struct {
 }
 
 func (c *keyShowCmd) Run(e *env) error {
-	content, err := os.ReadFile(c.File)
+	content, err := readKeyFile("key", c.File)
 	if err != nil {
-		return wrongUse("%w", err)
+		return err
 	}
 	key, err := publicKey(content)
 	if err != nil {
-		return wrongUse("%s: %w", c.File, err)
+		return wrongUse("key %s: %w", c.File, err)
 	}
 	shown := shownKey{Algorithm: key.Algorithm, Public: base64.StdEncoding.EncodeToString(key.Public)}
 	if key.Algorithm == trust.Ed25519 {
@@ -50,9 +49,10 @@ func (c *keyShowCmd) Run(e *env) error {
 	return nil
 }
 
+// publicKey reads a public key, or the public half of a private one.
 func publicKey(content []byte) (trust.Key, error) {
-	if public, err := identity.ParsePublicKey(string(content)); err == nil {
-		return trust.Key{Algorithm: trust.Ed25519, Public: public}, nil
+	if public, err := trust.ParsePublic(content); err == nil {
+		return public, nil
 	}
 	signer, err := trust.LoadSigner(content)
 	if err != nil {

@@ -38,9 +38,10 @@ type cli struct {
 	Release      releaseCmd      `cmd:"" help:"Sign a fleet with its closures and publish it."`
 	Status       statusCmd       `cmd:"" help:"Show the fleet."`
 	Rollout      rolloutCmd      `cmd:"" help:"Look at rollouts, and wait for one."`
-	Host         hostCmd         `cmd:"" help:"Look at hosts."`
+	Host         hostCmd         `cmd:"" help:"Look at hosts, add and forget them."`
 	Channel      channelCmd      `cmd:"" help:"Look at channels, pause and resume them."`
 	Token        tokenCmd        `cmd:"" help:"Bootstrap tokens, with which hosts enrol."`
+	Revoke       revokeCmd       `cmd:"" help:"Refuse what a host was given, or its key for good."`
 	Operator     operatorCmd     `cmd:"" help:"Operators' certificates."`
 	Key          keyCmd          `cmd:"" help:"Look at keys."`
 	Verify       verifyCmd       `cmd:"" help:"Verify signed documents and evidence offline."`

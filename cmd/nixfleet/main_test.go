@@ -19,6 +19,9 @@ import (
 // for each.
 const vectors = "../../internal/trust/testdata/vectors"
 
+// keyFiles are keys of every kind and form, made with openssl and ssh-keygen.
+const keyFiles = "../../internal/trust/testdata/keys"
+
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"nixfleet": main})
 }
@@ -32,9 +35,14 @@ func TestVerbs(t *testing.T) {
 		RequireUniqueNames:  true,
 		Cmds:                map[string]func(ts *testscript.TestScript, neg bool, args []string){"code": code, "bundle": writeBundle},
 		Setup: func(e *testscript.Env) error {
-			abs, err := filepath.Abs(vectors)
-			e.Setenv("VECTORS", abs)
-			return err
+			for name, dir := range map[string]string{"VECTORS": vectors, "KEYS": keyFiles} {
+				abs, err := filepath.Abs(dir)
+				if err != nil {
+					return err
+				}
+				e.Setenv(name, abs)
+			}
+			return nil
 		},
 	})
 }

@@ -216,6 +216,21 @@ func TestChannelPauseIsAskedForWithItsReason(t *testing.T) {
 	}
 }
 
+func TestHostForgetIsAskedForWithItsReason(t *testing.T) {
+	p := newPlane(t)
+	p.set("/v1/hosts/web-01/forget", nil)
+	code, out, errOut := p.ask(t, "host", "forget", "web-01", "--why", "sold")
+	if code != 0 || !strings.HasPrefix(out, "web-01 is forgotten: ") {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
+	}
+	if got := p.posted["/v1/hosts/web-01/forget"].Why; got != "sold" {
+		t.Errorf("why %q", got)
+	}
+	if code, _, errOut := p.ask(t, "host", "forget", "web-99", "--why", "sold"); code != 1 || !strings.Contains(errOut, "there is no host web-99; nixfleet host list names them") {
+		t.Errorf("exit %d: %s", code, errOut)
+	}
+}
+
 func TestStrangersAndSilenceAreExplained(t *testing.T) {
 	p := newPlane(t)
 	other := newPlane(t)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"nixfleet/internal/fleetdir"
@@ -49,13 +48,13 @@ func (c *operatorMintCmd) Run(e *env) error {
 }
 
 func loadCA(certFile, keyFile string) (identity.CA, error) {
-	certPem, err := os.ReadFile(certFile)
+	certPem, err := readKeyFile("--ca-cert", certFile)
 	if err != nil {
-		return identity.CA{}, fmt.Errorf("--ca-cert: %w", err)
+		return identity.CA{}, err
 	}
-	keyPem, err := os.ReadFile(keyFile)
+	keyPem, err := readKeyFile("--ca-key", keyFile)
 	if err != nil {
-		return identity.CA{}, fmt.Errorf("--ca-key: %w", err)
+		return identity.CA{}, err
 	}
 	key, err := identity.ParseKey(keyPem)
 	if err != nil {

@@ -130,7 +130,7 @@ func (c *releaseCmd) list(named, usual string) ([]byte, error) {
 func (c *releaseCmd) publisher() (release.Publisher, error) {
 	p := release.Publisher{Folder: c.Out}
 	if c.SignKey != "" {
-		signer, err := loadSigner(c.SignKey)
+		signer, err := loadSigner("--sign-key", c.SignKey)
 		if err != nil {
 			return p, err
 		}
@@ -161,19 +161,6 @@ func (c *releaseCmd) publisher() (release.Publisher, error) {
 		return p, wrongUse("--sign-cmd needs --trust-file: what a command signed is verified before it is published")
 	}
 	return p, nil
-}
-
-// loadSigner reads a private key file.
-func loadSigner(path string) (trust.Signer, error) {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return nil, wrongUse("key: %w", err)
-	}
-	signer, err := trust.LoadSigner(content)
-	if err != nil {
-		return nil, wrongUse("key %s: %w", path, err)
-	}
-	return signer, nil
 }
 
 // push has every host's closure pushed to the binary cache.

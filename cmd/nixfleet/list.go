@@ -1,0 +1,40 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"nixfleet/internal/trust"
+)
+
+// amendList reads the document of a signed list, which need not be there yet, and
+// gives its text with the entries of a member changed. What else is in it stays as
+// it is, also in entries.
+func amendList(path, member string, change func(entries []json.RawMessage) ([]json.RawMessage, error)) ([]byte, error) {
+	doc := map[string]json.RawMessage{"schemaVersion": json.RawMessage("1")}
+	var entries []json.RawMessage
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		// Nothing that no signature could be made of is carried on.
+		if _, err = trust.Canonical(raw); err == nil {
+			err = json.Unmarshal(raw, &doc)
+		}
+		if list, ok := doc[member]; ok && err == nil {
+			err = json.Unmarshal(list, &entries)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if entries, err = change(entries); err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", path, member, err)
+	}
+	if doc[member], err = json.Marshal(entries); err != nil {
+		return nil, err
+	}
+	text, err := json.MarshalIndent(doc, "", "  ")
+	return append(text, '\n'), err
+}
