@@ -103,7 +103,7 @@ func print(out io.Writer, s agent.Status) error {
 	}
 	row("certificate", "until %s", moment(s.CertificateNotAfter))
 	row("control plane", "%s, last answer %s", s.ControlPlane, moment(s.ControlPlaneSeenAt))
-	row("clock", "synchronised: %t, %d ms from the control plane's", s.ClockSynchronised, s.ClockOffsetMs)
+	row("clock", "%s", clock(s))
 	row("outbox", "%d events to send, %d refused", s.OutboxDepth, len(s.DeadLetters))
 	for _, raw := range s.Events {
 		var head struct {
@@ -123,6 +123,23 @@ func times(n int) string {
 		return "once"
 	}
 	return fmt.Sprintf("%d times", n)
+}
+
+// clock says whether the clock is believed, and how far it is from the control
+// plane's.
+func clock(s agent.Status) string {
+	text := "not synchronised"
+	if s.ClockSynchronised {
+		text = "synchronised"
+	}
+	text += fmt.Sprintf(", %s from the control plane's", time.Duration(s.ClockOffsetMs)*time.Millisecond)
+	if s.ClockSkewed {
+		text += ", which is too far: one of them is wrong"
+	}
+	if s.ClockSuspect != "" {
+		text += "; suspect: " + s.ClockSuspect
+	}
+	return text
 }
 
 func moment(t time.Time) string {

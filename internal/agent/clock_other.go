@@ -2,8 +2,11 @@
 
 package agent
 
-// synchronised is not known here: nothing but the floor and the policy decides.
-func synchronised() bool { return false }
+import "time"
+
+// kernelClock is the clock alone: whether it is synchronised is not known here,
+// so that nothing but the floor and the policy decides.
+func kernelClock() ClockState { return ClockState{Now: time.Now()} }
 
 // suspension notices that the machine slept; it cannot be asked here.
 type suspension struct{}

@@ -49,6 +49,7 @@ type controlPlane struct {
 	replay    []wire.Replay
 	known     []wire.BootstrapRollout
 	enrollErr *wire.Error
+	skew      time.Duration // of the Date header
 	validity  time.Duration
 }
 
@@ -111,6 +112,9 @@ func (c *controlPlane) handler() http.Handler {
 		}
 		c.mu.Lock()
 		away := c.away
+		if c.skew != 0 {
+			w.Header().Set("Date", time.Now().Add(c.skew).UTC().Format(http.TimeFormat))
+		}
 		if len(r.TLS.PeerCertificates) > 0 {
 			c.certs = append(c.certs, r.TLS.PeerCertificates[0])
 		}

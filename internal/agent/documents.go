@@ -23,7 +23,7 @@ func (a *Agent) fetchPlan(ctx context.Context, id string) (*plan, error) {
 		return nil, err
 	}
 	state := a.reducer.view()
-	if err := clockSuspect(a.cfg.ClockPolicy, a.clock(), time.Now(), state.self.Marks, a.cfg.BuiltAt); err != nil {
+	if _, err := a.checkClock(state.self.Marks); err != nil {
 		return nil, &rejection{Reason: wire.RejectClockSuspect, Detail: err.Error()}
 	}
 	held, err := a.document(id)

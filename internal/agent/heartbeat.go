@@ -36,7 +36,7 @@ func (a *Agent) beat(ctx context.Context) error {
 		}
 		backoff.Reset()
 		a.uplinkWell("heartbeat")
-		a.watchClock()
+		a.watchSkew()
 		said = full
 		n++
 		if err := a.heard(ctx, answer); err != nil {
@@ -55,23 +55,12 @@ func (a *Agent) beat(ctx context.Context) error {
 	return nil
 }
 
-// watchClock logs when the clock begins to be far from the control plane's, and
-// when that ends. Nothing is set by it, and nothing decided.
-func (a *Agent) watchClock() {
-	offset := a.uplink.ClockOffset()
-	skewed := a.cfg.MaxClockSkew > 0 && offset.Abs() > a.cfg.MaxClockSkew
-	if a.skewed.Swap(skewed) != skewed {
-		a.log.Warn("the clock and the control plane's", "offset", offset.String(), "limit", a.cfg.MaxClockSkew.String(), "beyond", skewed)
-	}
-}
-
 // heartbeat is all that the host says about itself.
 func (a *Agent) heartbeat(ctx context.Context) wire.HeartbeatRequest {
 	s := a.reducer.view()
 	status := a.status(s)
 	uptime := int64(time.Since(a.started) / time.Second)
 	depth, dead := s.outboxDepth(), s.deadLetters()
-	clock := a.clock()
 	r := wire.HeartbeatRequest{
 		Hostname:          a.cfg.MachineID,
 		At:                time.Now().UTC().Truncate(time.Second),
@@ -83,7 +72,7 @@ func (a *Agent) heartbeat(ctx context.Context) wire.HeartbeatRequest {
 		WaitingOn:         status.waitingOn(),
 		OutboxDepth:       &depth,
 		DeadLetters:       &dead,
-		Clock:             &wire.Clock{Synchronized: clock.Synchronised, OffsetMs: a.uplink.ClockOffset().Milliseconds()},
+		Clock:             &wire.Clock{Synchronized: status.ClockSynchronised, OffsetMs: status.ClockOffsetMs},
 		Probes:            map[string]lifecycle.Status{},
 	}
 	for _, e := range s.rollouts[max(0, len(s.rollouts)-2):] {

@@ -73,8 +73,8 @@ func (t *turn) observe(f host.Facts, changes int64, clock ClockState, resumed bo
 	t.look(f)
 	t.observed = true
 	t.observation.Resumed = resumed
-	if clock.Synchronised && t.now.Sub(t.next.self.Marks.ClockFloor) > time.Hour {
-		t.updateMarks(func(m *trust.Marks) { m.ClockFloor = t.now.UTC().Round(0) })
+	if floor, due := clock.floor(t.next.self.Marks); due {
+		t.updateMarks(func(m *trust.Marks) { m.ClockFloor = floor })
 	}
 	t.saveLongRunning()
 	return nil

@@ -286,31 +286,6 @@ func TestAReplacedCertificateIsUsedAtOnce(t *testing.T) {
 	})
 }
 
-func TestAnUntrustedClockStopsNewTargetsOnly(t *testing.T) {
-	story(t, func(w *world) {
-		w.stop()
-		good := false
-		w.config = func(c *agent.Config) {
-			c.ClockPolicy = agent.ClockRequire
-			c.Clock = func() agent.ClockState {
-				w.mu.Lock()
-				defer w.mu.Unlock()
-				return agent.ClockState{Synchronised: good}
-			}
-		}
-		w.start()
-		w.release(w.v2)
-		w.eventually("it is refused", func() bool { return w.cp.refusals() == 1 })
-		if r := w.cp.rejects[0]; r.Reason != wire.RejectClockSuspect {
-			t.Errorf("refused as %s", r.Reason)
-		}
-		w.mu.Lock()
-		good = true
-		w.mu.Unlock()
-		w.until(w.release(w.v2), lifecycle.Converged)
-	})
-}
-
 // TestANewJournalNumbersNothingBeforeOneAnswer: its numbers might be used already.
 func TestANewJournalNumbersNothingBeforeOneAnswer(t *testing.T) {
 	story(t, func(w *world) {

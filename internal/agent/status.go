@@ -55,7 +55,9 @@ type Status struct {
 	CertificateNotAfter time.Time `json:"certificateNotAfter,omitzero"`
 	ControlPlaneSeenAt  time.Time `json:"controlPlaneSeenAt,omitzero"`
 	ClockSynchronised   bool      `json:"clockSynchronised"`
-	ClockOffsetMs       int64     `json:"clockOffsetMs"`
+	ClockOffsetMs       int64     `json:"clockOffsetMs"` // positive: ahead of the control plane's
+	ClockSkewed         bool      `json:"clockSkewed"`   // by more than --max-clock-skew
+	ClockSuspect        string    `json:"clockSuspect,omitempty"`
 
 	OutboxDepth  int                  `json:"outboxDepth"`
 	DeadLetters  []journal.DeadLetter `json:"deadLetters,omitempty"`
@@ -84,6 +86,8 @@ type Refused struct {
 // status is what is known without reading anything.
 func (a *Agent) status(s *state) Status {
 	now := time.Now()
+	clock, suspect := a.checkClock(s.self.Marks)
+	offset, skewed := a.skew()
 	st := Status{
 		MachineID:          a.cfg.MachineID,
 		Version:            a.cfg.Version,
@@ -91,14 +95,18 @@ func (a *Agent) status(s *state) Status {
 		ControlPlane:       a.cfg.ControlPlane.String(),
 		State:              "Idle",
 		ControlPlaneSeenAt: a.uplink.LastAnswer().UTC(),
-		ClockSynchronised:  a.clock().Synchronised,
-		ClockOffsetMs:      a.uplink.ClockOffset().Milliseconds(),
+		ClockSynchronised:  clock.Synchronised,
+		ClockOffsetMs:      offset.Milliseconds(),
+		ClockSkewed:        skewed,
 		OutboxDepth:        s.outboxDepth(),
 		Quarantine:         s.inQuarantine(now),
 		WorkerPanics:       a.panics.Load(),
 		WaitingOn:          []Waiting{},
 		Probes:             []ProbeStatus{},
 		Events:             []json.RawMessage{},
+	}
+	if suspect != nil {
+		st.ClockSuspect = suspect.Error()
 	}
 	if f := s.facts; f != nil {
 		st.Current, st.BootDefault, st.BootDefaultVerified, st.BootID = f.Current, f.BootDefault, f.BootDefaultVerified, f.BootID

@@ -7,9 +7,6 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
-
-	"nixfleet/internal/trust"
 )
 
 func TestAWorkerThatPanicsIsStartedAgain(t *testing.T) {
@@ -30,33 +27,4 @@ func TestAWorkerThatPanicsIsStartedAgain(t *testing.T) {
 			t.Errorf("the log does not say where: %s", log.String())
 		}
 	})
-}
-
-func TestClockSuspect(t *testing.T) {
-	floor := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
-	marks := trust.Marks{ClockFloor: floor}
-	for _, test := range []struct {
-		name    string
-		policy  ClockPolicy
-		state   ClockState
-		now     time.Time
-		suspect bool
-	}{
-		{"synchronised", ClockRequire, ClockState{Synchronised: true}, floor.Add(time.Hour), false},
-		{"not synchronised, required", ClockRequire, ClockState{}, floor.Add(time.Hour), true},
-		{"not synchronised, trusted", ClockTrust, ClockState{}, floor.Add(time.Hour), false},
-		{"not synchronised, a service runs", ClockAuto, ClockState{Service: true}, floor.Add(time.Hour), true},
-		{"not synchronised, no service", ClockAuto, ClockState{}, floor.Add(time.Hour), false},
-		{"below the floor, trusted", ClockTrust, ClockState{Synchronised: true}, floor.Add(-time.Second), true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			err := clockSuspect(test.policy, test.state, test.now, marks, time.Time{})
-			if (err != nil) != test.suspect {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-	if err := clockSuspect(ClockTrust, ClockState{}, floor, trust.Marks{}, floor.Add(time.Hour)); err == nil {
-		t.Error("a clock from before this program was written is believed")
-	}
 }

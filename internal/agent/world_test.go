@@ -277,7 +277,7 @@ func (w *world) settings() agent.Config {
 		Guard:            []string{guardProgram, "guard"},
 		Version:          "test",
 		Log:              slog.New(slog.NewJSONHandler(&w.logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Clock:            func() agent.ClockState { return agent.ClockState{Synchronised: true} },
+		Clock:            func() agent.ClockState { return agent.ClockState{Now: time.Now(), Synchronised: true} },
 		Probes: probe.Machine{
 			Exec: func(context.Context, probe.Command) (probe.Exit, error) {
 				w.mu.Lock()
