@@ -331,3 +331,32 @@ func FuzzVerify(f *testing.F) {
 		_, _ = evidence.VerifyChain(evidence.Chain{Hostname: e.Hostname, Key: key, Records: []wire.Envelope{e, e}})
 	})
 }
+
+// FuzzSSHVerify: an SSH signature is good for the hash that the host signed, and
+// for nothing else.
+func FuzzSSHVerify(f *testing.F) {
+	key := hostKey(f)
+	signed := strings.Repeat("ab", 32)
+	for _, by := range []ed25519.PrivateKey{key, strangersKey()} {
+		armoured, err := evidence.SSHSign(signed, by)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(signed, armoured)
+		f.Add(strings.Repeat("cd", 32), armoured)
+		f.Add(signed, strings.ReplaceAll(armoured, "\n", "\r\n"))
+		f.Add(signed, armoured+armoured)
+		f.Add(signed, armoured[:100])
+	}
+	f.Fuzz(func(t *testing.T, hash, armoured string) {
+		err := evidence.SSHVerify(hash, armoured, publicOf(key))
+		switch {
+		case err != nil && !errors.Is(err, evidence.ErrSignature):
+			t.Fatalf("an error without a type: %v", err)
+		case err == nil && hash != signed:
+			t.Fatalf("nobody signed %q", hash)
+		case err == nil && evidence.SSHVerify(hash, armoured, publicOf(strangersKey())) == nil:
+			t.Fatal("it is good for any key")
+		}
+	})
+}

@@ -65,9 +65,9 @@ func ParseHostKey(data []byte) (ed25519.PrivateKey, error) {
 	}
 	switch key := raw.(type) {
 	case ed25519.PrivateKey:
-		return key, nil
+		return whole(key)
 	case *ed25519.PrivateKey:
-		return *key, nil
+		return whole(*key)
 	case *rsa.PrivateKey:
 		return nil, badHostKey("it is an RSA key")
 	case *ecdsa.PrivateKey:
@@ -75,6 +75,15 @@ func ParseHostKey(data []byte) (ed25519.PrivateKey, error) {
 	default:
 		return nil, badHostKey(fmt.Sprintf("it is a %T", raw))
 	}
+}
+
+// whole refuses a key with another one's public half, which OpenSSH's format can
+// hold: what it signs would verify with neither.
+func whole(key ed25519.PrivateKey) (ed25519.PrivateKey, error) {
+	if !ed25519.NewKeyFromSeed(key.Seed()).Equal(key) {
+		return nil, badHostKey("its public half belongs to another key")
+	}
+	return key, nil
 }
 
 func badHostKey(why string) error { return fmt.Errorf("%w: %s. %s", ErrHostKey, why, remedy) }

@@ -96,8 +96,25 @@ func FuzzParseHostKey(f *testing.F) {
 	seedInvalid(f, "hostkey", ".key")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		key, err := identity.ParseHostKey(data)
-		if err == nil && len(key) != ed25519.PrivateKeySize {
-			t.Errorf("a key of %d bytes", len(key))
+		if err != nil {
+			if !errors.Is(err, identity.ErrHostKey) {
+				t.Errorf("an error without a type: %v", err)
+			}
+			return
+		}
+		if len(key) != ed25519.PrivateKeySize {
+			t.Fatalf("a key of %d bytes", len(key))
+		}
+		msg := []byte("message")
+		if !ed25519.Verify(publicOf(key), msg, ed25519.Sign(key, msg)) {
+			t.Error("its signature does not verify")
+		}
+		text, err := identity.EncodeKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := identity.ParseHostKey(text); err != nil || !again.Equal(key) {
+			t.Errorf("it came back otherwise: %v", err)
 		}
 	})
 }

@@ -39,9 +39,12 @@ func SignDocument(doc []byte, s Signer) ([]byte, error) {
 func NewSigner(private any) (Signer, error) {
 	switch k := private.(type) {
 	case ed25519.PrivateKey:
+		if !ed25519.NewKeyFromSeed(k.Seed()).Equal(k) { // OpenSSH's format can hold such a pair
+			return nil, errors.New("its public half belongs to another key")
+		}
 		return edSigner{k}, nil
 	case *ed25519.PrivateKey: // as the OpenSSH format gives it
-		return edSigner{*k}, nil
+		return NewSigner(*k)
 	case *ecdsa.PrivateKey:
 		if k.Curve != elliptic.P256() {
 			return nil, fmt.Errorf("the key is on the curve %s; only P-256 is used", k.Curve.Params().Name)

@@ -163,6 +163,7 @@ func TestLoadSignerRefuses(t *testing.T) {
 		"seed of 31 bytes":        {seed[:31], "31 bytes are no key: a raw ed25519 key has 32 or 64"},
 		"another public half":     {damaged, "not a seed and its public key"},
 		"the same in base64":      {[]byte(base(damaged)), "not a seed and its public key"},
+		"a pair that is none":     {keyFile(t, "mismatched.openssh"), "its public half belongs to another key"},
 		"two seeds":               {append(bytes.Clone(seed), seed...), "not a seed and its public key"},
 		"secret key of a cache":   {[]byte("cache-1:" + base(pair)), "a key of a Nix binary cache"},
 		"public key of a cache":   {[]byte("cache-1:" + base(seed) + "\n"), "a key of a Nix binary cache"},

@@ -83,7 +83,7 @@ func unknownFields(raw []byte, t reflect.Type) map[string]any {
 	known := fields(t)
 	unknown := map[string]any{}
 	for name, value := range object {
-		if ft, ok := known[name]; !ok {
+		if ft, ok := known.of(name); !ok {
 			unknown[name] = value
 		} else if inner := unknownFields(value, ft); len(inner) > 0 {
 			unknown[name] = inner
@@ -92,9 +92,25 @@ func unknownFields(raw []byte, t reflect.Type) map[string]any {
 	return unknown
 }
 
-// fields gives the JSON names of a struct's fields with their types.
-func fields(t reflect.Type) map[string]reflect.Type {
-	known := map[string]reflect.Type{}
+// fieldTypes are the types of a struct's fields by their JSON names.
+type fieldTypes map[string]reflect.Type
+
+// of finds a field as the decoder does: capitals do not matter, or what is known
+// already would be put back as if it were not.
+func (f fieldTypes) of(name string) (reflect.Type, bool) {
+	if t, ok := f[name]; ok {
+		return t, true
+	}
+	for known, t := range f {
+		if strings.EqualFold(known, name) {
+			return t, true
+		}
+	}
+	return nil, false
+}
+
+func fields(t reflect.Type) fieldTypes {
+	known := fieldTypes{}
 	for _, f := range reflect.VisibleFields(t) {
 		if !f.IsExported() || f.Anonymous {
 			continue

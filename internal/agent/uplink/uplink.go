@@ -33,6 +33,7 @@ const (
 	ConnectTimeout  = 10 * time.Second
 	RequestTimeout  = 30 * time.Second
 	PollGrace       = 15 * time.Second // of a dispatch poll, beyond its wait
+	MaxRetryAfter   = time.Hour        // whatever Retry-After says
 	ProgressTimeout = 30 * time.Second // of a document, without a byte arriving
 )
 
@@ -288,10 +289,10 @@ func readError(resp *http.Response) *wire.Error {
 
 func retryAfter(header string) time.Duration {
 	if secs, err := strconv.Atoi(header); err == nil && secs > 0 {
-		return time.Duration(secs) * time.Second
+		return time.Duration(min(secs, int(MaxRetryAfter/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(header); err == nil {
-		return max(0, time.Until(at))
+		return min(max(0, time.Until(at)), MaxRetryAfter)
 	}
 	return 0
 }

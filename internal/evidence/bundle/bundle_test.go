@@ -24,7 +24,7 @@ const host = "web-01"
 var key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
 
 // records are n records of a host; the third and the last have an SSH signature.
-func records(t *testing.T, n int) []wire.Envelope {
+func records(t testing.TB, n int) []wire.Envelope {
 	t.Helper()
 	var all []wire.Envelope
 	prev := evidence.Genesis
@@ -47,7 +47,7 @@ func records(t *testing.T, n int) []wire.Envelope {
 	return all
 }
 
-func made(t *testing.T, records []wire.Envelope) bundle.Bundle {
+func made(t testing.TB, records []wire.Envelope) bundle.Bundle {
 	t.Helper()
 	public := key.Public().(ed25519.PublicKey)
 	b, err := bundle.New(map[string][]wire.Envelope{host: records, "web-02": nil}, map[string]ed25519.PublicKey{host: public})

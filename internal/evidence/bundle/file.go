@@ -138,6 +138,9 @@ func readArchive(file string) (Bundle, error) {
 		if header.Typeflag != tar.TypeReg || !below {
 			continue
 		}
+		if !filepath.IsLocal(filepath.FromSlash(name)) {
+			return nil, fmt.Errorf("%w: %.200q leads out of it", ErrNotABundle, header.Name)
+		}
 		if _, twice := b[name]; twice {
 			return nil, fmt.Errorf("%w: %s is in it twice", ErrNotABundle, name)
 		}
