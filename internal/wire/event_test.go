@@ -230,5 +230,8 @@ func FuzzEnvelope(f *testing.F) {
 		if err := json.Unmarshal(again, &back); err != nil {
 			t.Fatal(err)
 		}
+		if third, err := json.Marshal(back); err != nil || !bytes.Equal(again, third) {
+			t.Fatalf("unstable: %s then %s (%v)", again, third, err)
+		}
 	})
 }
