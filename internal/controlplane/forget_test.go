@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"nixfleet/internal/controlplane/fleettest"
@@ -47,7 +48,7 @@ func TestForgottenHostIsRefusedAndHiddenUntilItEnrolsAgain(t *testing.T) {
 	if listed() {
 		t.Error("it is still listed")
 	}
-	if v := get[wire.HostView](operator, wire.Fill(wire.PathHost, h.Name)); !slices.Contains(v.Conditions, wire.ConditionForgotten) {
+	if v := get[wire.HostView](operator, wire.Fill(wire.PathHost, h.Name)); !slices.Contains(v.Conditions, wire.ConditionForgotten) || !strings.HasSuffix(v.Why, ": sold") {
 		t.Errorf("asked for by name it is %+v", v)
 	}
 	audit := get[wire.Page[wire.AuditView]](operator, wire.PathAudit).Items

@@ -96,6 +96,9 @@ func (c *Core) hostView(s *state, host string) wire.HostView {
 	}
 	v.Conditions = c.conditions(s, host, r, h)
 	v.Why = why(v, r, h)
+	if f, forgotten := s.world.Forgotten[host]; forgotten {
+		v.Why = "It was forgotten by " + f.Who + ": " + f.Why
+	}
 	return v
 }
 
