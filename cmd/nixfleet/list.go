@@ -6,9 +6,25 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"nixfleet/internal/trust"
 )
+
+// lockList keeps others from changing the lists of a folder until unlock is called:
+// two hosts that are added at once are both in the list.
+func lockList(path string) (unlock func(), err error) {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(folder.Fd()), unix.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", folder.Name(), errors.Join(err, folder.Close()))
+	}
+	return func() { folder.Close() }, nil // which ends the lock, and nothing was written
+}
 
 // amendList reads the document of a signed list, which need not be there yet, and
 // gives its text with the entries of a member changed. What else is in it stays as

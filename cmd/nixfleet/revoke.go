@@ -50,6 +50,11 @@ func (c *revokeCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	unlock, err := lockList(c.Revocations)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	text, err := amendList(c.Revocations, "revocations", func(entries []json.RawMessage) ([]json.RawMessage, error) {
 		raw, err := json.Marshal(entry)
 		return append(entries, raw), err

@@ -116,6 +116,11 @@ func (c *tokenMintCmd) Run(e *env) error {
 // allow adds an entry to the list of allowed tokens, which is signed at the next
 // release, and drops those that have expired.
 func allow(path string, entry fleet.Nonce, now time.Time) error {
+	unlock, err := lockList(path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	text, err := amendList(path, "nonces", func(entries []json.RawMessage) ([]json.RawMessage, error) {
 		kept := []json.RawMessage{}
 		for _, raw := range entries {
