@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -88,7 +89,8 @@ type Health struct {
 // input is one thing for the core to do.
 type input struct {
 	apply func(*batch)
-	done  chan error // takes one value, after the commit
+	taken atomic.Bool // by the core, or back by whoever gave it
+	done  chan error  // takes one value, after the commit
 }
 
 // New reads the state from the store. Call Run next.
@@ -206,6 +208,7 @@ func (c *Core) gather(first *input) []*input {
 
 // turn applies inputs, commits, and answers.
 func (c *Core) turn(ctx context.Context, inputs []*input) {
+	inputs = slices.DeleteFunc(inputs, func(in *input) bool { return in.taken.Swap(true) })
 	if len(inputs) == 0 {
 		return
 	}
@@ -219,8 +222,10 @@ func (c *Core) turn(ctx context.Context, inputs []*input) {
 	}
 }
 
-// submit has the core run apply and waits for the commit. What apply sets may be
-// read only when submit returned nil.
+// submit has the core run apply and waits for the commit. What apply sets counts
+// only when submit returned nil. When the context ends before the core has taken
+// it, apply is not run; once it is taken the commit is waited for, so that
+// nothing of it happens after the return.
 func (c *Core) submit(ctx context.Context, apply func(*batch)) error {
 	in := &input{apply: apply, done: make(chan error, 1)}
 	select {
@@ -234,7 +239,10 @@ func (c *Core) submit(ctx context.Context, apply func(*batch)) error {
 	case err := <-in.done:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		if !in.taken.Swap(true) {
+			return ctx.Err()
+		}
+		return <-in.done
 	case <-c.stopped:
 	}
 	// The core answered everything that it took before it stopped.
