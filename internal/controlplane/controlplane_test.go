@@ -355,37 +355,6 @@ func TestOperatorActions(t *testing.T) {
 	}
 }
 
-func TestProtocolVersionIsRequired(t *testing.T) {
-	w := serve(t, fleettest.New(t, 1))
-	for _, c := range []struct {
-		version string
-		code    int
-		slug    wire.Slug
-	}{{"-", 400, wire.SlugProtocolMissing}, {"one", 400, wire.SlugProtocolMissing}, {"2", 426, wire.SlugProtocol}} {
-		nobody, operator := w.nobody(), w.operator()
-		nobody.version, operator.version = c.version, c.version
-		nobody.want("POST", wire.PathEnroll, wire.EnrollRequest{}, c.code, c.slug)
-		if c.version == "-" { // elsewhere it is checked when it is there
-			operator.want("GET", wire.PathHosts, nil, 200, "")
-		} else {
-			operator.want("GET", wire.PathHosts, nil, c.code, c.slug)
-		}
-	}
-}
-
-func TestBodiesAreLimited(t *testing.T) {
-	f := fleettest.New(t, 1)
-	w := serve(t, f)
-	agent := w.enrolled(f.Hosts[0])
-	for path, limit := range map[string]int{wire.PathEvents: wire.MaxEventBody, wire.PathEventsBatch: wire.MaxBatchBody, wire.PathHeartbeat: wire.MaxBody, wire.PathReject: wire.MaxBody} {
-		agent.want("POST", path, bytes.Repeat([]byte(" "), limit+1), 413, wire.SlugTooLarge)
-		code, _ := agent.do("POST", path, bytes.Repeat([]byte(" "), limit))
-		if code == 413 || code < 400 {
-			t.Errorf("%s: %d at the limit", path, code)
-		}
-	}
-}
-
 func TestHealthTellsTheTruth(t *testing.T) {
 	f := fleettest.New(t, 1)
 	w := serve(t, f)
@@ -447,51 +416,6 @@ func TestStopEndsPollsAndKeepsEverything(t *testing.T) {
 	if v := get[wire.HostView](operator, wire.Fill(wire.PathHost, h.Name)); v.State != "Activating" || v.LastSeq != 1 {
 		t.Errorf("after the restart the host is %+v", v)
 	}
-}
-
-// Every route refuses every identity that it is not for.
-func TestRolesOnEveryRoute(t *testing.T) {
-	f := fleettest.New(t, 2)
-	w := serve(t, f)
-	agent, operator, nobody := w.enrolled(f.Hosts[0]), w.operator(), w.nobody()
-	fill := func(path string) string {
-		n := bytes.Count([]byte(path), []byte("{"))
-		return wire.Fill(path, []string{"x", "x"}[:n]...)
-	}
-	for _, path := range []string{wire.PathDispatch, wire.PathClosure} {
-		operator.want("GET", fill(path), nil, 403, wire.SlugForbidden)
-		nobody.want("GET", fill(path), nil, 401, wire.SlugNoCertificate)
-	}
-	for _, path := range []string{wire.PathReject, wire.PathEvents, wire.PathEventsBatch, wire.PathHeartbeat, wire.PathRenew} {
-		operator.want("POST", fill(path), nil, 403, wire.SlugForbidden)
-		nobody.want("POST", fill(path), nil, 401, wire.SlugNoCertificate)
-	}
-	for _, path := range []string{wire.PathMetrics, wire.PathHosts, wire.PathHost, wire.PathHostEvents, wire.PathHostEvidence, wire.PathChannels,
-		wire.PathChannel, wire.PathRollouts, wire.PathRolloutLifecycle, wire.PathRolloutHosts, wire.PathRolloutEvents, wire.PathDeferrals,
-		wire.PathQuarantine, wire.PathAudit, wire.PathCertificates, wire.PathRecovery} {
-		agent.want("GET", fill(path), nil, 403, wire.SlugForbidden)
-		nobody.want("GET", fill(path), nil, 401, wire.SlugNoCertificate)
-	}
-	for _, path := range []string{wire.PathHostForget, wire.PathChannelPause, wire.PathChannelResume, wire.PathRolloutRollback, wire.PathRolloutResume,
-		wire.PathRolloutSkip, wire.PathRolloutAdvance, wire.PathQuarantineClear, wire.PathRecoveryEnd} {
-		agent.want("POST", fill(path), nil, 403, wire.SlugForbidden)
-		nobody.want("POST", fill(path), nil, 401, wire.SlugNoCertificate)
-	}
-	for _, path := range []string{wire.PathFleet, wire.PathFleetSig, wire.PathManifest, wire.PathManifestSig, wire.PathWhoami} {
-		nobody.want("GET", fill(path), nil, 401, wire.SlugNoCertificate)
-	}
-	// Another host's name opens nothing.
-	other := wire.HeartbeatRequest{Hostname: f.Hosts[1].Name}
-	agent.want("POST", wire.PathHeartbeat, other, 403, wire.SlugForbidden)
-	agent.want("POST", wire.PathEvents, []byte(f.Hosts[1].Converge("stable@aa", "", oldSystem, newSystem)[0]), 403, wire.SlugForbidden)
-	agent.want("GET", wire.Fill(wire.PathClosure, "x"), nil, 501, wire.SlugNoUpstream)
-
-	// A certificate of a stranger's authority, and one without a role.
-	stranger := fleettest.New(t, 1)
-	cert, err := tls.LoadX509KeyPair(stranger.OperatorCert(), stranger.OperatorKey())
-	w.ok(err)
-	w.client(&cert).want("GET", wire.PathHosts, nil, 403, wire.SlugForbidden)
-	w.client(&cert).want("GET", wire.PathWhoami, nil, 403, wire.SlugForbidden)
 }
 
 func ExampleConfig_Check() {

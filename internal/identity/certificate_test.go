@@ -292,8 +292,19 @@ func TestVerifyClient(t *testing.T) {
 	if _, err := identity.VerifyClient(chain, x509.NewCertPool(), ten.Add(60*day)); !errors.Is(err, identity.ErrCertChain) {
 		t.Errorf("expired and a stranger's: %v", err)
 	}
-	if _, err := identity.VerifyClient(chain, roots, ten.Add(-day)); !errors.Is(err, identity.ErrCertChain) {
+	// The issuer's clock may be a minute ahead.
+	if expired, err := identity.VerifyClient(chain, roots, ten.Add(-time.Minute)); err != nil || expired {
+		t.Errorf("a minute early: %v, %v", expired, err)
+	}
+	if _, err := identity.VerifyClient(chain, roots, ten.Add(-61*time.Second)); !errors.Is(err, identity.ErrCertNotYet) {
 		t.Errorf("not yet valid: %v", err)
+	}
+	if _, err := identity.VerifyClient(chain, x509.NewCertPool(), ten.Add(-day)); !errors.Is(err, identity.ErrCertChain) {
+		t.Errorf("not yet valid and a stranger's: %v", err)
+	}
+	// Nothing lasts longer for it.
+	if expired, err := identity.VerifyClient(chain, roots, leaf.NotAfter.Add(time.Second)); err != nil || !expired {
+		t.Errorf("a second late: %v, %v", expired, err)
 	}
 	if _, err := identity.VerifyClient(nil, roots, ten); !errors.Is(err, identity.ErrCertMalformed) {
 		t.Errorf("none: %v", err)

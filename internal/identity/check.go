@@ -9,8 +9,13 @@ import (
 	"time"
 )
 
-// certSkew is how far ahead an issuer's clock may be of the host's.
+// certSkew is how far ahead an issuer's clock may be of a host's that is given a
+// certificate. A host with a wrong clock is better off with one.
 const certSkew = 5 * time.Minute
+
+// clientSkew is how far ahead the clock of who issued a client's certificate may
+// be of the server's. What ends, ends on time.
+const clientSkew = time.Minute
 
 // Why a certificate is not the one that was asked for.
 var (
@@ -19,6 +24,7 @@ var (
 	ErrCertName      = errors.New("certificate is for another machine")
 	ErrCertRole      = errors.New("certificate does not have the role of an agent")
 	ErrCertDates     = errors.New("certificate is not valid now")
+	ErrCertNotYet    = errors.New("certificate is not valid yet")
 	ErrCertChain     = errors.New("certificate is not issued by a pinned authority")
 )
 
@@ -87,18 +93,25 @@ func pinned(pems []string) (*x509.CertPool, error) {
 
 // VerifyClient checks the chain that a TLS client presented, leaf first. It
 // reports an end certificate that is good but for having expired as such, so
-// that a renewal can be granted to it and nothing else.
+// that a renewal can be granted to it and nothing else. One that is good but
+// begins more than a minute from now is ErrCertNotYet.
 func VerifyClient(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) (expired bool, err error) {
 	if len(chain) == 0 {
 		return false, fmt.Errorf("%w: none was presented", ErrCertMalformed)
 	}
 	leaf := chain[0]
 	at := now
-	if now.After(leaf.NotAfter) {
+	switch {
+	case now.After(leaf.NotAfter):
 		expired, at = true, leaf.NotAfter
+	case now.Before(leaf.NotBefore):
+		at = leaf.NotBefore
 	}
 	if err := verifyChain(chain, roots, at); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrCertChain, err)
+	}
+	if leaf.NotBefore.Sub(now) > clientSkew {
+		return false, fmt.Errorf("%w: it begins at %s, it is %s here: one of the two clocks is wrong", ErrCertNotYet, stamp(leaf.NotBefore), stamp(now))
 	}
 	return expired, nil
 }

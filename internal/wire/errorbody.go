@@ -26,6 +26,7 @@ const (
 	SlugHostNotDeclared  Slug = "host-not-declared"
 	SlugRevoked          Slug = "revoked"
 	SlugExpired          Slug = "certificate-expired"
+	SlugCertNotYet       Slug = "certificate-not-yet-valid"
 	SlugNotFound         Slug = "not-found"
 	SlugMethodNotAllowed Slug = "method-not-allowed"
 	SlugConflict         Slug = "conflict" // on events: other bytes under a known seq; ExpectedSeq is set
@@ -60,6 +61,7 @@ var statusOf = map[Slug]int{
 	SlugHostNotDeclared:  http.StatusForbidden,
 	SlugRevoked:          http.StatusForbidden,
 	SlugExpired:          http.StatusForbidden,
+	SlugCertNotYet:       http.StatusForbidden,
 	SlugNotFound:         http.StatusNotFound,
 	SlugMethodNotAllowed: http.StatusMethodNotAllowed,
 	SlugConflict:         http.StatusConflict,

@@ -2,6 +2,7 @@ package api
 
 import (
 	"crypto/x509"
+	"errors"
 	"net/http"
 	"strconv"
 	"sync"
@@ -40,7 +41,7 @@ func (c caller) host() string {
 }
 
 // peer is what was found out about a connection's certificate: its chain is
-// verified once, its dates and revocations with every request.
+// verified once, its end and revocations are looked at with every request.
 type peer struct {
 	mu        sync.Mutex
 	checked   bool
@@ -61,14 +62,19 @@ func (a *API) identify(r *http.Request) (caller, *peer, error) {
 	defer p.mu.Unlock()
 	if !p.checked {
 		p.who, p.err = a.verify(r.TLS.PeerCertificates)
-		p.checked = true
+		// One that is not valid yet will be.
+		var refused *wire.Error
+		p.checked = !errors.As(p.err, &refused) || refused.Slug != wire.SlugCertNotYet
 	}
 	return p.who, p, p.err
 }
 
 func (a *API) verify(chain []*x509.Certificate) (caller, error) {
 	// An expired certificate is good for a renewal; admit looks at the dates.
-	if _, err := identity.VerifyClient(chain, a.ClientCAs, time.Now()); err != nil {
+	switch _, err := identity.VerifyClient(chain, a.ClientCAs, time.Now()); {
+	case errors.Is(err, identity.ErrCertNotYet):
+		return caller{}, wire.Errorf(wire.SlugCertNotYet, "%v", err)
+	case err != nil:
 		return caller{}, wire.Errorf(wire.SlugForbidden, "%v", err)
 	}
 	leaf := chain[0]
@@ -90,8 +96,9 @@ func (a *API) admit(r *http.Request, who access) (caller, error) {
 	if err != nil {
 		return caller{}, err
 	}
-	if time.Now().After(c.cert.NotAfter) && who != renewers {
-		return caller{}, wire.Errorf(wire.SlugExpired, "the certificate expired at %s", c.cert.NotAfter.Format(time.RFC3339))
+	if now := time.Now(); now.After(c.cert.NotAfter) && who != renewers {
+		return caller{}, wire.Errorf(wire.SlugExpired, "the certificate expired at %s, it is %s here",
+			c.cert.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	if why := a.Core.Documents().Revoked(c.host(), c.fingerprint, c.cert.NotBefore); why != "" {
 		a.Metrics.SecurityAlerts.WithLabelValues("revoked").Inc()
@@ -157,11 +164,11 @@ func checkProtocol(r *http.Request, required bool) error {
 		return wire.Errorf(wire.SlugProtocolMissing, "the header %s is required once; this server speaks %d", wire.HeaderProtocol, wire.ProtocolVersion)
 	}
 	version, err := strconv.Atoi(values[0])
-	if err != nil {
+	switch {
+	case errors.Is(err, strconv.ErrRange), err == nil && version != wire.ProtocolVersion:
+		return wire.Errorf(wire.SlugProtocol, "protocol %.20s is not spoken here, %d is", values[0], wire.ProtocolVersion)
+	case err != nil:
 		return wire.Errorf(wire.SlugProtocolMissing, "the header %s is no number: %.20q", wire.HeaderProtocol, values[0])
-	}
-	if version != wire.ProtocolVersion {
-		return wire.Errorf(wire.SlugProtocol, "protocol %d is not spoken here, %d is", version, wire.ProtocolVersion)
 	}
 	return nil
 }

@@ -18,8 +18,11 @@ import (
 	"context"
 	"crypto/x509"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -76,14 +79,19 @@ func (a *API) Handler() http.Handler {
 			byPath[rt.path] = map[string]route{}
 		}
 		byPath[rt.path][rt.method] = rt
+		if rt.method == http.MethodGet && rt.path != wire.PathDispatch { // whose order would be handed to nobody
+			byPath[rt.path][http.MethodHead] = rt
+		}
 	}
 	for path, methods := range byPath {
 		mux.Handle(path, a.serve(path, methods))
 	}
-	mux.Handle("/", a.measured("other", func(w http.ResponseWriter, r *http.Request) error {
-		return wire.Errorf(wire.SlugNotFound, "there is no %s", r.URL.Path)
-	}))
+	mux.Handle("/", a.measured("other", notFound))
 	return mux
+}
+
+func notFound(_ http.ResponseWriter, r *http.Request) error {
+	return wire.Errorf(wire.SlugNotFound, "there is no %.200q", r.URL.Path)
 }
 
 // Local is what a listener that only this machine reaches serves, without asking
@@ -98,6 +106,7 @@ func (a *API) Local() http.Handler {
 			}))
 		}
 	}
+	mux.Handle("/", a.measured("other", notFound))
 	return mux
 }
 
@@ -112,12 +121,11 @@ const bodyTimeout = 30 * time.Second
 
 // serve answers one path.
 func (a *API) serve(path string, methods map[string]route) http.HandlerFunc {
+	allowed := strings.Join(slices.Sorted(maps.Keys(methods)), ", ")
 	return a.measured(path, func(w http.ResponseWriter, r *http.Request) error {
 		rt, ok := methods[r.Method]
-		if !ok && r.Method == http.MethodHead {
-			rt, ok = methods[http.MethodGet]
-		}
 		if !ok {
+			w.Header().Set("Allow", allowed)
 			return wire.Errorf(wire.SlugMethodNotAllowed, "%s does not take %s", path, r.Method)
 		}
 		if err := checkProtocol(r, rt.protocol); err != nil {
@@ -126,6 +134,9 @@ func (a *API) serve(path string, methods map[string]route) http.HandlerFunc {
 		who, err := a.admit(r, rt.who)
 		if err != nil {
 			return err
+		}
+		if r.ContentLength > rt.limit && rt.limit > 0 {
+			return &http.MaxBytesError{Limit: rt.limit}
 		}
 		if r.Body != nil && rt.limit > 0 {
 			// Not every kind of connection has deadlines; then the server's own hold.
