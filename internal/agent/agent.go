@@ -64,6 +64,7 @@ type Agent struct {
 	atStart *atStart // until the observer has told what was found
 
 	enrolled    latch               // open once there is a certificate
+	revoked     chan struct{}       // of size one: the control plane says so of the certificate
 	machineTurn chan struct{}       // of size one: held by the step that changes the machine
 	guardTurn   chan struct{}       // of size one: held by who writes the lease
 	served      chan wire.Documents // of size one: what the control plane last said that it serves
@@ -118,6 +119,7 @@ func New(cfg Config, m host.Machine, dial func(ctx context.Context, network, add
 		}),
 		rootsFile:   make(chan *trust.RootsFile, 1),
 		enrolled:    newLatch(),
+		revoked:     make(chan struct{}, 1),
 		machineTurn: make(chan struct{}, 1),
 		guardTurn:   make(chan struct{}, 1),
 		served:      make(chan wire.Documents, 1),
@@ -348,13 +350,19 @@ func (a *Agent) watchdog(ctx context.Context) error {
 	}
 }
 
-// uplinkTrouble notes that the control plane was not reached, and logs it the
-// first time.
+// uplinkTrouble notes that the control plane was not reached, or does not want
+// this host, and logs it the first time.
 func (a *Agent) uplinkTrouble(worker string, err error) {
 	var answer *wire.Error
 	level := slog.LevelInfo // a control plane that is away is not this host's fault
 	if errors.As(err, &answer) && !answer.Temporary() {
 		level = slog.LevelWarn
+		if answer.Slug == wire.SlugRevoked {
+			select {
+			case a.revoked <- struct{}{}:
+			default: // it was said
+			}
+		}
 	}
 	if errors.Is(err, context.Canceled) || !a.waits.set(worker, wire.WaitingOnControlPlane, err.Error()) {
 		level = slog.LevelDebug

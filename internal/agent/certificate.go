@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -23,26 +22,32 @@ import (
 // certificateCheck is how often the certificate on disk is looked at.
 const certificateCheck = time.Hour
 
-// certify keeps the host's certificate usable: it enrols without one, renews it
-// in time, and renews an expired one, for which the key is the authority.
+// certify keeps the host's certificate usable: it enrols without one and after a
+// revocation, renews it in time, and renews an expired one, for which the key is
+// the authority.
 func (a *Agent) certify(ctx context.Context) error {
 	var backoff uplink.Backoff
+	revoked := false // so the control plane said since the last attempt
 	for ctx.Err() == nil {
 		cert, err := a.usableCertificate()
 		now := time.Now()
+		if err == nil && revoked {
+			err = fmt.Errorf("the control plane says that the certificate %s was revoked", a.cfg.ClientCertFile)
+		}
+		revoked = false
 		if err == nil && now.Before(cert.NotAfter) {
 			a.enrolled.open()
 			if wait := time.Until(a.renewAt(cert)); wait > 0 {
 				backoff.Reset()
-				sleep(ctx, min(wait, certificateCheck))
+				revoked = a.untilRevoked(ctx, min(wait, certificateCheck))
 				continue
 			}
 		}
 		if err == nil {
 			err = a.renew(ctx)
 			var refused *wire.Error
-			if errors.As(err, &refused) && !refused.Temporary() && now.After(cert.NotAfter) {
-				err = a.enroll(ctx, fmt.Errorf("the certificate expired at %s and was not renewed: %w", cert.NotAfter.Format(time.RFC3339), err))
+			if errors.As(err, &refused) && !refused.Temporary() && (now.After(cert.NotAfter) || refused.Slug == wire.SlugRevoked) {
+				err = a.enroll(ctx, fmt.Errorf("the certificate ends at %s and was not renewed: %w", cert.NotAfter.Format(time.RFC3339), err))
 			}
 		} else {
 			err = a.enroll(ctx, err)
@@ -60,6 +65,20 @@ func (a *Agent) certify(ctx context.Context) error {
 		a.pause(ctx, wait)
 	}
 	return nil
+}
+
+// untilRevoked waits, and tells whether the control plane said meanwhile that the
+// certificate was revoked.
+func (a *Agent) untilRevoked(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-a.revoked:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // retriedSoon tells whether an attempt failed for a reason that goes by itself.
@@ -129,23 +148,32 @@ func (a *Agent) enroll(ctx context.Context, why error) error {
 	if err != nil {
 		return &needsPerson{fmt.Errorf("no usable certificate (%w), and the bootstrap token cannot be read: %w", why, err)}
 	}
-	csr, err := a.csr()
-	if err != nil {
-		return err
-	}
-	answer, err := a.uplink.Enroll(ctx, wire.EnrollRequest{Token: token, CSRPem: string(csr)})
-	if err == nil {
-		err = a.storeCertificate(ctx, answer)
-	}
+	err = a.enrollWith(ctx, token)
 	if err == nil {
 		return nil
 	}
 	err = fmt.Errorf("enrol: %w", err)
 	var refused *wire.Error
-	if errors.As(err, &refused) && !refused.Temporary() && refused.Status() != http.StatusTooManyRequests {
+	var needed *needsPerson
+	switch {
+	case errors.Is(err, errUntrusted):
+		a.reportBootstrap(ctx, token, wire.BootstrapTrustError, err)
+	case errors.As(err, &needed), errors.As(err, &refused) && !refused.Temporary():
 		a.reportBootstrap(ctx, token, wire.BootstrapEnrollmentFailed, err)
 	}
 	return err
+}
+
+func (a *Agent) enrollWith(ctx context.Context, token []byte) error {
+	csr, err := a.csr()
+	if err != nil {
+		return err
+	}
+	answer, err := a.uplink.Enroll(ctx, wire.EnrollRequest{Token: token, CSRPem: string(csr)})
+	if err != nil {
+		return err
+	}
+	return a.storeCertificate(ctx, answer)
 }
 
 // reportBootstrap tells the operator why this host cannot enrol. It is one try:
@@ -170,6 +198,9 @@ func (a *Agent) csr() ([]byte, error) {
 	return identity.NewCSR(a.cfg.MachineID, key)
 }
 
+// errUntrusted: a certificate was issued, and this host does not believe in it.
+var errUntrusted = errors.New("the control plane's certificate is not used")
+
 // storeCertificate checks a certificate and stores it. The client uses it from
 // the next request on.
 func (a *Agent) storeCertificate(ctx context.Context, c wire.CertificateResponse) error {
@@ -189,7 +220,7 @@ func (a *Agent) storeCertificate(ctx context.Context, c wire.CertificateResponse
 		Now:         time.Now(),
 	})
 	if err != nil {
-		return &needsPerson{fmt.Errorf("the control plane's certificate is not used: %w", err)}
+		return &needsPerson{fmt.Errorf("%w: %w", errUntrusted, err)}
 	}
 	if err := os.MkdirAll(filepath.Dir(a.cfg.ClientCertFile), 0o700); err != nil {
 		return err

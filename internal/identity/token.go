@@ -138,23 +138,33 @@ func (c Claims) check() error {
 	return nil
 }
 
-// VerifyToken checks version and signature, then time, and returns the claims.
-// Whether the nonce is allowed, and the key the host's, is the caller's to check.
-func VerifyToken(t Token, orgRoot trust.Slot, now time.Time) (Claims, error) {
+// AuthenticToken checks version and signature, and returns the claims of a token
+// whether it is time for it or not: enough to say whose it is, and for nothing
+// that it would allow.
+func AuthenticToken(t Token, orgRoot trust.Slot, now time.Time) (Claims, error) {
 	if t.version != tokenVersion {
 		return Claims{}, fmt.Errorf("%w: %d, this program knows %d", ErrTokenVersion, t.version, tokenVersion)
 	}
 	if _, ok := orgRoot.Verify(t.canonical, t.signature, now); !ok {
 		return Claims{}, ErrTokenSignature
 	}
-	c := t.Claims
+	if c := t.Claims; c.IssuedAt.Before(orgRoot.RejectBefore) {
+		return Claims{}, fmt.Errorf("%w: issued at %s, the limit is %s", ErrTokenRejected, stamp(c.IssuedAt), stamp(orgRoot.RejectBefore))
+	}
+	return t.Claims, nil
+}
+
+// VerifyToken checks version and signature, then time, and returns the claims.
+// Whether the nonce is allowed, and the key the host's, is the caller's to check.
+func VerifyToken(t Token, orgRoot trust.Slot, now time.Time) (Claims, error) {
+	c, err := AuthenticToken(t, orgRoot, now)
 	switch {
+	case err != nil:
+		return Claims{}, err
 	case c.IssuedAt.Sub(now) > tokenSkew:
 		return Claims{}, fmt.Errorf("%w: issued at %s, it is %s", ErrTokenNotYet, stamp(c.IssuedAt), stamp(now))
 	case !now.Before(c.ExpiresAt):
 		return Claims{}, fmt.Errorf("%w: at %s, it is %s", ErrTokenExpired, stamp(c.ExpiresAt), stamp(now))
-	case c.IssuedAt.Before(orgRoot.RejectBefore):
-		return Claims{}, fmt.Errorf("%w: issued at %s, the limit is %s", ErrTokenRejected, stamp(c.IssuedAt), stamp(orgRoot.RejectBefore))
 	}
 	return c, nil
 }

@@ -105,7 +105,7 @@ func messages() map[string]any {
 			Current: target, Booted: prior, BootDefault: prior, BootID: bootID, UptimeSecs: 3600, LastSeenAt: noon,
 			AgentVersion: "0.1.0", Phase: "soak", WaitingOn: []wire.WaitingOn{wire.WaitingOnSoak}, OutboxDepth: 1, DeadLetters: 2,
 			LastSeq: 7, ClockOffsetMs: -12, NixFree: 1 << 30, BootFree: 1 << 20,
-			Probes: map[string]lifecycle.Status{"web": lifecycle.Pass}, CertificateNotAfter: noon, Why: wire.WaitingOnSoak.Sentence(),
+			Probes: map[string]lifecycle.Status{"web": lifecycle.Pass}, CertificateNotAfter: noon, Enrolment: &wire.EnrolmentFailure{Kind: wire.BootstrapEnrollmentFailed, Reason: "token expired", OccurredAt: noon, At: noon, AgentVersion: "0.1.0"}, Why: wire.WaitingOnSoak.Sentence(),
 		}}, "web-01"),
 		"empty-page":    wire.NewPage[wire.HostView](nil, ""),
 		"events-page":   wire.NewPage([]wire.EventView{{LogID: 12, Hostname: "web-01", RolloutID: rollout, Seq: 9, Kind: lifecycle.KindConverged, Verdict: "refused", Detail: "not declared", ReceivedAt: noon, Event: event}}, ""),

@@ -51,7 +51,9 @@ const (
 	ConditionForgotten   = "forgotten"
 	ConditionReboot      = "pending-reboot"
 	ConditionClock       = "clock-suspect"
+	ConditionSkewed      = "clock-skewed" // its clock and the control plane's are more than a minute apart
 	ConditionCertificate = "certificate-expiring"
+	ConditionEnrolment   = "enrolment-failed"
 	ConditionUnverified  = "unverified" // its key is not declared, so its events are unsigned for us
 )
 
@@ -90,10 +92,20 @@ type HostView struct {
 	BootFree      int64                       `json:"bootFree,omitempty"`
 	Probes        map[string]lifecycle.Status `json:"probes,omitempty"`
 
-	CertificateNotAfter time.Time `json:"certificateNotAfter,omitzero"`
+	CertificateNotAfter time.Time         `json:"certificateNotAfter,omitzero"`
+	Enrolment           *EnrolmentFailure `json:"enrolment,omitempty"`
 
 	// Why is the one sentence that answers "why is it not converged?".
 	Why string `json:"why,omitempty"`
+}
+
+// EnrolmentFailure is what a host last said about why it gets no certificate.
+type EnrolmentFailure struct {
+	Kind         BootstrapEventKind `json:"kind"`
+	Reason       string             `json:"reason"`
+	OccurredAt   time.Time          `json:"occurredAt"` // by the host's clock
+	At           time.Time          `json:"at"`         // by the control plane's
+	AgentVersion string             `json:"agentVersion,omitempty"`
 }
 
 // FailureView is why a host gave up its target.

@@ -55,8 +55,8 @@ type Options struct {
 // API serves requests.
 type API struct {
 	Options
-	enrolByAddress, enrolByHost *limiter
-	parked                      atomic.Int64 // polls
+	enrolByAddress, enrolByHost, reportByHost *limiter
+	parked                                    atomic.Int64 // polls
 }
 
 // New makes the handler of all routes.
@@ -67,6 +67,7 @@ func New(o Options) *API {
 		// has no reason to try more than now and then.
 		enrolByAddress: newLimiter(10, 100),
 		enrolByHost:    newLimiter(0.2, 10),
+		reportByHost:   newLimiter(0.2, 10),
 	}
 }
 

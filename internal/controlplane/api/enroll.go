@@ -5,14 +5,16 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
+	"net/netip"
+	"strings"
 	"time"
 
 	"nixfleet/internal/controlplane/core"
 	"nixfleet/internal/controlplane/store"
 	"nixfleet/internal/crashpoint"
 	"nixfleet/internal/identity"
+	"nixfleet/internal/trust"
 	"nixfleet/internal/wire"
 )
 
@@ -27,7 +29,7 @@ func (a *API) enroll(w http.ResponseWriter, r *http.Request, _ caller) error {
 		return err
 	}
 	now := time.Now()
-	claims, err := a.token(req.Token, now)
+	claims, err := a.token(req.Token, now, identity.VerifyToken)
 	if err != nil {
 		return err
 	}
@@ -63,7 +65,7 @@ func (a *API) enroll(w http.ResponseWriter, r *http.Request, _ caller) error {
 	if at := docs.Forgotten(claims.Hostname); now.Truncate(time.Second).Before(at) {
 		return &wire.Error{Slug: wire.SlugUnavailable, Detail: "the host was forgotten this moment; ask again", RetryAfter: time.Second}
 	}
-	burned, err := a.Core.Burned(r.Context(), claims.Nonce, fingerprint)
+	burned, err := a.Core.Burned(r.Context(), claims.Nonce, claims.Hostname, fingerprint)
 	if err != nil {
 		return err
 	}
@@ -77,8 +79,8 @@ func (a *API) enroll(w http.ResponseWriter, r *http.Request, _ caller) error {
 	return answer(w, certificate(issued))
 }
 
-// token verifies a bootstrap token.
-func (a *API) token(raw json.RawMessage, now time.Time) (identity.Claims, error) {
+// token reads a bootstrap token and has verify say whether it is good.
+func (a *API) token(raw json.RawMessage, now time.Time, verify func(identity.Token, trust.Slot, time.Time) (identity.Claims, error)) (identity.Claims, error) {
 	slot, ok := a.OrgRoot()
 	if !ok {
 		return identity.Claims{}, wire.Errorf(wire.SlugBadToken, "no root key is pinned here that could have signed a token")
@@ -86,7 +88,7 @@ func (a *API) token(raw json.RawMessage, now time.Time) (identity.Claims, error)
 	token, err := identity.ParseToken(raw)
 	if err == nil {
 		var claims identity.Claims
-		if claims, err = identity.VerifyToken(token, slot, now); err == nil {
+		if claims, err = verify(token, slot, now); err == nil {
 			return claims, nil
 		}
 	}
@@ -172,7 +174,8 @@ func (a *API) renew(w http.ResponseWriter, r *http.Request, who caller) error {
 	return answer(w, certificate(issued))
 }
 
-// bootstrapReport logs why a host without a certificate cannot get one.
+// bootstrapReport takes why a host without a certificate cannot get one. The
+// token shows whose report it is, and may have expired: that may be the reason.
 func (a *API) bootstrapReport(w http.ResponseWriter, r *http.Request, _ caller) error {
 	if err := a.enrolByAddress.admit(addressOf(r)); err != nil {
 		return err
@@ -181,28 +184,48 @@ func (a *API) bootstrapReport(w http.ResponseWriter, r *http.Request, _ caller) 
 	if err := readJSON(r, &report); err != nil {
 		return err
 	}
-	claims, err := a.token(report.Token, time.Now())
+	now := time.Now()
+	claims, err := a.token(report.Token, now, identity.AuthenticToken)
 	if err != nil {
 		return err
 	}
-	a.Log.Warn("a host cannot enrol", "host", claims.Hostname, "kind", clip(string(report.Event.Kind)), "reason", clip(report.Event.Reason),
-		"agentVersion", clip(report.AgentVersion), "occurredAt", report.OccurredAt)
+	if err := a.reportByHost.admit("host " + claims.Hostname); err != nil {
+		return err
+	}
+	switch report.Event.Kind {
+	case wire.BootstrapTrustError, wire.BootstrapEnrollmentFailed:
+	default:
+		return wire.Errorf(wire.SlugBadRequest, "event.kind %.40q: %s and %s are known", report.Event.Kind, wire.BootstrapTrustError, wire.BootstrapEnrollmentFailed)
+	}
+	failure := wire.EnrolmentFailure{
+		Kind: report.Event.Kind, Reason: clip(report.Event.Reason, 1024), AgentVersion: clip(report.AgentVersion, 64),
+		OccurredAt: report.OccurredAt, At: now.UTC().Truncate(time.Millisecond),
+	}
+	declared, err := a.Core.EnrolmentFailed(r.Context(), claims.Hostname, failure)
+	if err != nil {
+		return err
+	}
+	a.Log.Warn("a host cannot enrol", "host", claims.Hostname, "declared", declared, "kind", failure.Kind, "reason", failure.Reason,
+		"agentVersion", failure.AgentVersion, "occurredAt", failure.OccurredAt)
 	return noContent(w)
 }
 
-// clip bounds what a host may write into the log.
-func clip(s string) string {
-	const most = 1024
-	if len(s) > most {
-		return s[:most]
-	}
-	return s
+// clip bounds what a host may have written down, in bytes.
+func clip(s string, most int) string {
+	return strings.ToValidUTF8(s[:min(len(s), most)], "")
 }
 
+// addressOf is who a limit counts: an IPv4 address, or the /64 that one line has
+// of IPv6.
 func addressOf(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return r.RemoteAddr
 	}
-	return host
+	address := peer.Addr().Unmap().WithZone("")
+	if address.Is4() {
+		return address.String()
+	}
+	line, _ := address.Prefix(64) // fits every IPv6 address
+	return line.String()
 }

@@ -96,19 +96,18 @@ func (r row) target() string {
 }
 
 // table is every route, with host-1 and the rollout stable@aa in its requests.
-func table(t *testing.T, h *fleettest.Host, token []byte) []row {
+func table(t *testing.T, h *fleettest.Host) []row {
 	const rollout = "stable@aa"
 	why := wire.ActionRequest{Why: "a test"}
 	ok, done := verdict{200, ""}, verdict{204, ""}
 	host := func(path string) string { return wire.Fill(path, h.Name) }
 	of := func(path string) string { return wire.Fill(path, rollout) }
 	event := []byte(h.Converge(rollout, "", fleettest.Closure("nixos-old"), system)[0])
-	report := wire.BootstrapReport{Token: token, OccurredAt: time.Now(), Event: wire.BootstrapEvent{Kind: wire.BootstrapEnrollmentFailed, Reason: "no"}}
 	return []row{
 		{route: "GET " + wire.PathHealthz, who: anyone, right: ok},
 		{route: "GET " + wire.PathReadyz, who: anyone, right: ok},
 		{route: "POST " + wire.PathEnroll, who: anyone, body: enrolment(t, h, []byte("{}")), right: verdict{401, wire.SlugBadToken}},
-		{route: "POST " + wire.PathBootstrapReport, who: anyone, body: report, right: done},
+		{route: "POST " + wire.PathBootstrapReport, who: anyone, body: wire.BootstrapReport{Token: []byte("{}")}, right: verdict{401, wire.SlugBadToken}},
 
 		{route: "GET " + wire.PathDispatch, who: agents, right: ok, own: true},
 		{route: "POST " + wire.PathReject, who: agents, body: wire.Reject{OrderID: "x", RolloutID: rollout, Reason: "busy"}, right: done, own: true},
@@ -182,12 +181,12 @@ func TestEveryRouteAndEveryIdentity(t *testing.T) {
 	double.URIs = append(double.URIs, operator.URIs...)
 	identities := map[string]*client{
 		"no certificate":         p.client(nil),
-		"unknown authority":      p.client(agent(t, stranger, host, now.Add(-time.Minute), time.Hour)),
+		"unknown authority":      p.client(agentCert(t, stranger, host, now.Add(-time.Minute), time.Hour)),
 		"a server's certificate": p.client(issue(t, p.ca, server, host.Key)),
-		"expired":                p.client(agent(t, p.ca, host, now.Add(-3*time.Hour), 2*time.Hour)),
-		"not yet valid":          p.client(agent(t, p.ca, host, now.Add(time.Hour), time.Hour)),
-		"revoked by date":        p.client(agent(t, p.ca, dated, now.Add(-2*time.Hour), 24*time.Hour)),
-		"revoked by key":         p.client(agent(t, p.ca, barred, now.Add(-time.Minute), time.Hour)),
+		"expired":                p.client(agentCert(t, p.ca, host, now.Add(-3*time.Hour), 2*time.Hour)),
+		"not yet valid":          p.client(agentCert(t, p.ca, host, now.Add(time.Hour), time.Hour)),
+		"revoked by date":        p.client(agentCert(t, p.ca, dated, now.Add(-2*time.Hour), 24*time.Hour)),
+		"revoked by key":         p.client(agentCert(t, p.ca, barred, now.Add(-time.Minute), time.Hour)),
 		"operator's revoked key": p.client(issue(t, p.ca, operator, barred.Key)),
 		"no role":                p.client(issue(t, p.ca, roleless, host.Key)),
 		"two roles":              p.client(issue(t, p.ca, double, host.Key)),
@@ -201,7 +200,7 @@ func TestEveryRouteAndEveryIdentity(t *testing.T) {
 			t.Fatalf("the answers for %s are not those of every identity", kind)
 		}
 	}
-	rows := table(t, host, token)
+	rows := table(t, host)
 	var listed []string
 	for _, r := range rows {
 		listed = append(listed, r.route)
@@ -297,7 +296,7 @@ func TestAnotherHostIsOutOfReach(t *testing.T) {
 func TestHandshakesThatFail(t *testing.T) {
 	f := fleettest.New(t, 2)
 	p := serve(t, f)
-	stolen := agent(t, p.ca, f.Hosts[0], time.Now().Add(-time.Minute), time.Hour)
+	stolen := agentCert(t, p.ca, f.Hosts[0], time.Now().Add(-time.Minute), time.Hour)
 	stolen.PrivateKey = f.Hosts[1].Key
 	for _, c := range []struct {
 		name   string

@@ -83,8 +83,8 @@ func authority(t *testing.T, f *fleettest.Fleet) identity.CA {
 	return ca
 }
 
-// agent issues a host's certificate, beginning at some time.
-func agent(t *testing.T, ca identity.CA, h *fleettest.Host, from time.Time, validity time.Duration) *tls.Certificate {
+// agentCert issues a host's certificate, beginning at some time.
+func agentCert(t *testing.T, ca identity.CA, h *fleettest.Host, from time.Time, validity time.Duration) *tls.Certificate {
 	t.Helper()
 	template, err := identity.AgentTemplate(h.Name, "", from, validity)
 	must(t, err)
@@ -142,13 +142,17 @@ type client struct {
 	header http.Header // of every request
 }
 
-func (p *plane) client(cert *tls.Certificate) *client {
+func (p *plane) client(cert *tls.Certificate) *client { return p.clientAt("127.0.0.1", cert) }
+
+// clientAt is somebody at an address of this machine.
+func (p *plane) clientAt(address string, cert *tls.Certificate) *client {
 	config := &tls.Config{RootCAs: p.roots}
 	if cert != nil {
 		// By the callback, which sends it whatever it is.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}
-	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	transport := &http.Transport{TLSClientConfig: config, DialContext: dialer.DialContext, ForceAttemptHTTP2: true}
 	p.t.Cleanup(transport.CloseIdleConnections)
 	return &client{plane: p, http: &http.Client{Transport: transport, Timeout: 30 * time.Second}, header: http.Header{wire.HeaderProtocol: {"1"}}}
 }
@@ -209,7 +213,7 @@ func (p *plane) ready(rollout string) {
 
 func (p *plane) eventually(what string, is func() bool) {
 	p.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			p.t.Fatalf("it never came true: %s", what)
 		}

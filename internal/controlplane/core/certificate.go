@@ -9,17 +9,22 @@ import (
 	"nixfleet/internal/wire"
 )
 
-// NonceUsed: the token was used before, with another key.
-var errNonceUsed = wire.Errorf(wire.SlugNonceUsed, "this token was used before, with another key")
+var errNonceUsed = wire.Errorf(wire.SlugNonceUsed, "this token was used before, with another key or by another host")
+
+// burnedFor tells whether an issuance is what its nonce gives to a host with a key
+// again: the same host and the same key, or it would be a second identity.
+func burnedFor(i *store.Issuance, host, fingerprint string) bool {
+	return i.Name == host && i.KeyFingerprint == fingerprint
+}
 
 // Burned is the certificate that a token's nonce was burned for. It is an error
-// when that was for another key; nil means that the nonce is unused.
-func (c *Core) Burned(ctx context.Context, nonce, fingerprint string) (*store.Issuance, error) {
+// when that was for another key or host; nil means that the nonce is unused.
+func (c *Core) Burned(ctx context.Context, nonce, host, fingerprint string) (*store.Issuance, error) {
 	var burned *store.Issuance
 	if err := c.view(ctx, func(s *state) { burned = s.burned[nonce] }); err != nil {
 		return nil, err
 	}
-	if burned != nil && burned.KeyFingerprint != fingerprint {
+	if burned != nil && !burnedFor(burned, host, fingerprint) {
 		return nil, errNonceUsed
 	}
 	return burned, nil
@@ -40,7 +45,7 @@ func (c *Core) Issue(ctx context.Context, i store.Issuance) (store.Issuance, err
 		}
 		if i.Nonce != "" {
 			if older := b.state.burned[i.Nonce]; older != nil {
-				if granted = *older; older.KeyFingerprint != i.KeyFingerprint {
+				if granted = *older; !burnedFor(older, i.Name, i.KeyFingerprint) {
 					refused = errNonceUsed
 				}
 				return
@@ -51,6 +56,10 @@ func (c *Core) Issue(ctx context.Context, i store.Issuance) (store.Issuance, err
 					return
 				}
 			}
+		}
+		if m := b.state.machines[i.Name]; m != nil && m.Enrolment != nil {
+			m.Enrolment = nil
+			b.state.dirty.machines[i.Name] = true
 		}
 		b.log(store.Record{Issuance: &i})
 		crashpoint.Here("core/certificate-logged", "a certificate was issued; nothing of it is stored")
@@ -70,4 +79,16 @@ func (c *Core) Presented(ctx context.Context, host, serial string) error {
 			b.recover("host " + host + " has a certificate that is not known here (serial " + serial + ")")
 		}
 	})
+}
+
+// EnrolmentFailed keeps what a declared host last said about why it gets no
+// certificate, until it has one. It tells whether the host is declared.
+func (c *Core) EnrolmentFailed(ctx context.Context, host string, f wire.EnrolmentFailure) (declared bool, err error) {
+	err = c.submit(ctx, func(b *batch) {
+		if declared = b.state.declared(host) != nil; declared {
+			b.state.machine(host).Enrolment = &f
+			b.state.dirty.machines[host] = true
+		}
+	})
+	return declared, err
 }

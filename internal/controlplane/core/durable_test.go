@@ -252,8 +252,36 @@ func TestIssueIsIdempotent(t *testing.T) {
 	if _, err := w.Issue(t.Context(), two); !errors.As(err, &e) || e.Slug != wire.SlugNonceUsed {
 		t.Errorf("another key was answered %v", err)
 	}
-	if _, err := w.Burned(t.Context(), "n", "another"); !errors.As(err, &e) || e.Slug != wire.SlugNonceUsed {
+	if _, err := w.Burned(t.Context(), "n", "host-1", "another"); !errors.As(err, &e) || e.Slug != wire.SlugNonceUsed {
 		t.Errorf("another key was answered %v", err)
+	}
+}
+
+// C8: a certificate that was not recorded has burned nothing; the next try is the
+// first.
+func TestAFailedIssueBurnsNothing(t *testing.T) {
+	w := start(t, fleettest.New(t, 1))
+	w.stop()
+	st, err := store.OpenSqlite(t.Context(), w.file)
+	w.ok(err)
+	full := &brokenStore{Store: st}
+	w.useStore(full)
+	one := store.Issuance{Serial: "1", Role: "agent", Name: "host-1", Nonce: "n", KeyFingerprint: "k", NotAfter: time.Now().Add(time.Hour)}
+	full.fail.Store(true)
+	if _, err := w.Issue(t.Context(), one); !errors.Is(err, core.ErrUnavailable) {
+		t.Errorf("a disk that is full: %v", err)
+	}
+	full.fail.Store(false)
+	if burned, err := w.Burned(t.Context(), "n", "host-1", "k"); burned != nil || err != nil {
+		t.Errorf("the nonce is burned: %+v, %v", burned, err)
+	}
+	two := one
+	two.Serial, two.KeyFingerprint = "2", "another"
+	if got, err := w.Issue(t.Context(), two); err != nil || got.Serial != "2" {
+		t.Errorf("the next try: %+v, %v", got, err)
+	}
+	if views, err := w.Certificates(t.Context()); err != nil || len(views) != 1 || views[0].Serial != "2" {
+		t.Errorf("the certificates are %+v, %v", views, err)
 	}
 }
 

@@ -53,10 +53,12 @@ type trackRow struct {
 // machine is what a host last said about itself. It decides no rollout's state.
 type machine struct {
 	*rollout.Machine
-	SeenAt  time.Time             `json:"seenAt"`
-	Report  wire.HeartbeatRequest `json:"report"` // merged: a field that was not sent is as it was
-	written time.Time             // when the row was last written
-	offered time.Time             // when an order was last handed out
+	SeenAt time.Time             `json:"seenAt"`
+	Report wire.HeartbeatRequest `json:"report"` // merged: a field that was not sent is as it was
+	// Enrolment is why it has no certificate; nil when it has one, or said nothing.
+	Enrolment *wire.EnrolmentFailure `json:"enrolment,omitempty"`
+	written   time.Time              // when the row was last written
+	offered   time.Time              // when an order was last handed out
 }
 
 func newState(s store.Store) *state {

@@ -11,6 +11,7 @@ import (
 	"nixfleet/internal/fleet"
 	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/rollout"
+	"nixfleet/internal/trust"
 	"nixfleet/internal/wire"
 )
 
@@ -124,6 +125,8 @@ func (c *Core) conditions(s *state, host string, r *rollout.Rollout, h *rollout.
 	if m != nil {
 		when(m.Report.PendingReboot != nil && *m.Report.PendingReboot, wire.ConditionReboot)
 		when(m.Report.Clock != nil && slices.Contains(m.Report.WaitingOn, wire.WaitingOnClock), wire.ConditionClock)
+		when(m.apart() > trust.Skew, wire.ConditionSkewed)
+		when(m.Enrolment != nil, wire.ConditionEnrolment)
 		when(m.Report.Drifted != nil && *m.Report.Drifted || h != nil && h.Drifted, wire.ConditionDrifted)
 	}
 	if h != nil {
@@ -161,6 +164,8 @@ func why(v wire.HostView, r *rollout.Rollout, h *rollout.HostRow) string {
 		return fmt.Sprintf("Held by %s: %s", v.Deferral.Gate, v.Deferral.Reason)
 	case h.Reject != nil:
 		return fmt.Sprintf("It refused the order (%s): %s", h.Reject.Reason, h.Reject.Detail)
+	case v.Enrolment != nil:
+		return fmt.Sprintf("It has no certificate (%s): %s", v.Enrolment.Kind, v.Enrolment.Reason)
 	case h.Order != nil:
 		return "It was handed the order and has not answered yet."
 	case h.State == lifecycle.Pending:
@@ -171,6 +176,11 @@ func why(v wire.HostView, r *rollout.Rollout, h *rollout.HostRow) string {
 	return fmt.Sprintf("It is %s.", h.State)
 }
 
+// apart is by how much the host's clock and this one's differ, as the host said.
+func (m *machine) apart() time.Duration {
+	return (time.Duration(orZero(m.Report.Clock).OffsetMs) * time.Millisecond).Abs()
+}
+
 // report puts what the machine last said into the view.
 func report(v *wire.HostView, m *machine) {
 	r := m.Report
@@ -179,6 +189,7 @@ func report(v *wire.HostView, m *machine) {
 	v.UptimeSecs, v.OutboxDepth, v.DeadLetters = orZero(r.UptimeSecs), orZero(r.OutboxDepth), orZero(r.DeadLetters)
 	v.ClockOffsetMs = orZero(r.Clock).OffsetMs
 	v.NixFree, v.BootFree = orZero(r.Disk).NixFree, orZero(r.Disk).BootFree
+	v.Enrolment = m.Enrolment
 }
 
 func orZero[T any](p *T) (v T) {

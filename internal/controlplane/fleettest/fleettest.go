@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,17 +66,13 @@ func New(t testing.TB, n int) *Fleet {
 		RolloutPolicies: map[string]fleet.RolloutPolicy{"all": {
 			Strategy: "all-at-once", Waves: []fleet.PolicyWave{{Selector: fleet.Selector{All: true}}}, Policy: policy,
 		}},
-		Waves: map[string][]fleet.Wave{}, Edges: []fleet.Edge{}, ChannelEdges: []fleet.Edge{}, DisruptionBudgets: []fleet.Budget{},
+		Waves: map[string][]fleet.Wave{Channel: {{}}}, Edges: []fleet.Edge{}, ChannelEdges: []fleet.Edge{}, DisruptionBudgets: []fleet.Budget{},
 	}
-	names := make([]string, n)
 	for i := range n {
 		h := newHost(t, fmt.Sprintf("host-%d", i+1))
 		f.Hosts = append(f.Hosts, h)
-		names[i] = h.Name
-		key := identity.FormatPublicKey(h.Key.Public().(ed25519.PublicKey), "")
-		f.Doc.Hosts[h.Name] = fleet.Host{System: "x86_64-linux", Tags: []string{}, Channel: Channel, Pubkey: &key}
+		f.Declare(h.Name, h.Key.Public().(ed25519.PublicKey))
 	}
-	f.Doc.Waves[Channel] = []fleet.Wave{{Hosts: names}}
 	return f
 }
 
@@ -161,10 +158,47 @@ func (f *Fleet) Token(h *Host) []byte {
 // Mint signs claims and allows their nonce by the next release.
 func (f *Fleet) Mint(c identity.Claims) []byte {
 	f.t.Helper()
-	f.nonces = append(f.nonces, fleet.Nonce{Nonce: c.Nonce, Hostname: c.Hostname, ExpiresAt: c.ExpiresAt.UTC().Truncate(time.Second)})
+	f.Allow(fleet.Nonce{Nonce: c.Nonce, Hostname: c.Hostname, ExpiresAt: c.ExpiresAt})
+	return f.Sign(c)
+}
+
+// Sign signs claims whose nonce no release allows.
+func (f *Fleet) Sign(c identity.Claims) []byte {
+	f.t.Helper()
 	token, err := identity.MintToken(c, f.org)
 	check(f.t, err)
 	return token
+}
+
+// Allow adds a nonce to the next release.
+func (f *Fleet) Allow(n fleet.Nonce) {
+	n.ExpiresAt = n.ExpiresAt.UTC().Truncate(time.Second)
+	f.nonces = append(f.nonces, n)
+}
+
+// AllowNone takes all nonces out of the next release.
+func (f *Fleet) AllowNone() { f.nonces = nil }
+
+// Declare adds a host to the next release, or gives a declared one another key.
+// A key of nil declares none.
+func (f *Fleet) Declare(name string, key ed25519.PublicKey) {
+	var line *string
+	if key != nil {
+		text := identity.FormatPublicKey(key, "")
+		line = &text
+	}
+	if _, known := f.Doc.Hosts[name]; !known {
+		wave := &f.Doc.Waves[Channel][0]
+		wave.Hosts = append(wave.Hosts, name)
+	}
+	f.Doc.Hosts[name] = fleet.Host{System: "x86_64-linux", Tags: []string{}, Channel: Channel, Pubkey: line}
+}
+
+// Remove takes a host out of the next release.
+func (f *Fleet) Remove(name string) {
+	delete(f.Doc.Hosts, name)
+	wave := &f.Doc.Waves[Channel][0]
+	wave.Hosts = slices.DeleteFunc(wave.Hosts, func(h string) bool { return h == name })
 }
 
 // Host signs events as an agent does.
