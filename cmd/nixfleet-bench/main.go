@@ -4,6 +4,8 @@
 // It runs the benchmarks of the packages and measures whole programs. Every
 // figure becomes one JSON line in bench/results, with the machine, the commit
 // and its budget; the page is generated from the newest line of each figure.
+//
+// The argument enrol measures enrolments alone.
 package main
 
 import (
@@ -13,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -39,13 +42,21 @@ func (m Measured) Met() bool {
 }
 
 func main() {
-	if err := measure(); err != nil {
+	parts := []func(func(Budget, float64)) error{benchmarks, programs, enrolments}
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == "enrol":
+		parts = []func(func(Budget, float64)) error{enrolments}
+	case len(os.Args) > 1:
+		fmt.Fprintln(os.Stderr, "usage: nixfleet-bench [enrol]")
+		os.Exit(2)
+	}
+	if err := measure(parts); err != nil {
 		fmt.Fprintln(os.Stderr, "nixfleet-bench:", err)
 		os.Exit(1)
 	}
 }
 
-func measure() error {
+func measure(parts []func(add func(Budget, float64)) error) error {
 	commit, err := output("git", "rev-parse", "--short=12", "HEAD")
 	if err != nil {
 		return fmt.Errorf("run this in a checkout: %w", err)
@@ -69,16 +80,50 @@ func measure() error {
 		fmt.Printf("%-60s %12s  budget %12s  %s\n", m.Figure, quantity(m.Value, m.Unit), quantity(m.Budget, m.Unit), verdict)
 		all = append(all, m)
 	}
-	if err := benchmarks(add); err != nil {
-		return err
-	}
-	if err := programs(add); err != nil {
-		return err
+	for _, part := range parts {
+		if err := part(add); err != nil {
+			return err
+		}
 	}
 	if err := save(all, now); err != nil {
 		return err
 	}
-	return report(all)
+	newest, err := results()
+	if err != nil {
+		return err
+	}
+	return report(newest)
+}
+
+// results are the newest lines of all figures that have a budget, in the order of
+// the budgets.
+func results() ([]Measured, error) {
+	files, err := filepath.Glob(filepath.Join("bench", "results", "*.jsonl"))
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(files) // by their dates
+	newest := map[string]Measured{}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(text)) {
+			var m Measured
+			if err := json.Unmarshal([]byte(line), &m); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			newest[m.Figure] = m
+		}
+	}
+	var all []Measured
+	for _, b := range budgets {
+		if m, ok := newest[b.Figure]; ok {
+			all = append(all, m)
+		}
+	}
+	return all, nil
 }
 
 // save writes the run as JSON lines.

@@ -29,10 +29,8 @@ func programs(add func(Budget, float64)) error {
 	}
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "nixfleet-agent")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./cmd/nixfleet-agent")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the agent: %w: %s", err, out)
+	if err := build(binary, "./cmd/nixfleet-agent"); err != nil {
+		return err
 	}
 	info, err := os.Stat(binary)
 	if err != nil {
@@ -54,6 +52,16 @@ func programs(add func(Budget, float64)) error {
 	}
 	slices.Sort(starts)
 	add(budget(figureStart), float64(starts[len(starts)/2]))
+	return nil
+}
+
+// build builds a program as it is released.
+func build(binary, command string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, command)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w: %s", command, err, out)
+	}
 	return nil
 }
 
