@@ -31,7 +31,7 @@ func NewCA(name string, signer crypto.Signer, now time.Time, validity time.Durat
 	now = now.UTC().Truncate(time.Second)
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: name},
-		NotBefore:             now,
+		NotBefore:             now.Add(-clientSkew), // hosts may be behind by as much
 		NotAfter:              now.Add(validity),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,

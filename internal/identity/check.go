@@ -13,8 +13,8 @@ import (
 // certificate. A host with a wrong clock is better off with one.
 const certSkew = 5 * time.Minute
 
-// clientSkew is how far ahead the clock of who issued a client's certificate may
-// be of the server's. What ends, ends on time.
+// clientSkew is how far the clocks of a client, a server and who issued their
+// certificates may be apart. What ends, ends on time.
 const clientSkew = time.Minute
 
 // Why a certificate is not the one that was asked for.

@@ -58,7 +58,8 @@ func OperatorTemplate(name string, now time.Time, validity time.Duration) (*x509
 }
 
 // ServerTemplate is the certificate of a control plane that is reached under the
-// given DNS names and IP addresses. It has no role.
+// given DNS names and IP addresses. It has no role. It begins a minute before
+// now, for hosts whose clock is behind.
 func ServerTemplate(names []string, now time.Time, validity time.Duration) (*x509.Certificate, error) {
 	if len(names) == 0 {
 		return nil, errors.New("server certificate: at least one name or address is needed")
@@ -74,6 +75,7 @@ func ServerTemplate(names []string, now time.Time, validity time.Duration) (*x50
 			cert.DNSNames = append(cert.DNSNames, name)
 		}
 	}
+	cert.NotBefore = cert.NotBefore.Add(-clientSkew)
 	cert.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	return cert, nil
 }

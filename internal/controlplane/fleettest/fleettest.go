@@ -33,6 +33,7 @@ type Fleet struct {
 	fleetdir.Folder
 	Doc   *fleet.Fleet
 	Hosts []*Host
+	Ahead time.Duration // of the owner's clock: what is signed from now on is dated so
 
 	t       testing.TB
 	ci, org trust.Signer
@@ -104,7 +105,7 @@ func (f *Fleet) Publish(ref string, target fleet.Closure) string {
 		h.ClosureHash = &target
 		f.Doc.Hosts[name] = h
 	}
-	signedAt := time.Now().UTC().Truncate(time.Millisecond)
+	signedAt := time.Now().Add(f.Ahead).UTC().Truncate(time.Millisecond)
 	f.Doc.Meta = fleet.Meta{SchemaVersion: fleet.SchemaVersion, SignedAt: &signedAt}
 	hash := f.write("fleet.resolved.json", f.Doc)
 	manifests, err := fleet.Project(f.Doc, fleet.Release{FleetHash: hash, Ref: ref, Meta: f.Doc.Meta})
@@ -148,7 +149,7 @@ func (f *Fleet) Revoke(r fleet.Revocation) { f.revoked = append(f.revoked, r) }
 // Token mints a bootstrap token; its nonce is allowed by the next release.
 func (f *Fleet) Token(h *Host) []byte {
 	f.t.Helper()
-	now := time.Now()
+	now := time.Now().Add(f.Ahead)
 	return f.Mint(identity.Claims{
 		Hostname: h.Name, ExpectedPubkeyFingerprint: identity.Fingerprint(h.Key.Public().(ed25519.PublicKey)),
 		IssuedAt: now, ExpiresAt: now.Add(time.Hour), Nonce: identity.NewNonce(),
