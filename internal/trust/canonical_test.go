@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"reflect"
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/gowebpki/jcs"
@@ -267,6 +269,160 @@ func TestCanonicalAgreesWithAnotherImplementation(t *testing.T) {
 			t.Fatalf("%s became %s, %v", got, again, err)
 		}
 	})
+}
+
+// generator writes documents of every kind, the same for one seed.
+type generator struct {
+	*rand.Rand
+	bytes.Buffer
+	seen map[string]int // what was written, by kind
+}
+
+func (g *generator) space() { g.WriteString([]string{"", "", "", " ", "\n\t", "\r\n  "}[g.IntN(6)]) }
+
+// character is one of any plane, in any of the ways in which it can be written.
+func (g *generator) character() {
+	r := []rune{
+		rune(g.IntN(0x20)), rune(0x20 + g.IntN(0x60)), rune(0x80 + g.IntN(0x780)), rune(0x800 + g.IntN(0xd000)),
+		rune(0xe000 + g.IntN(0x2000)), rune(0x10000 + g.IntN(0x100000)), '"', '\\', '/', 0x7f, 0x2028, 0xfffd, 0x10ffff, []rune("\b\f\n\r\t")[g.IntN(5)],
+	}[g.IntN(14)]
+	short := strings.IndexRune("\"\\/\b\f\n\r\t", r)
+	switch way := g.IntN(3); {
+	case short >= 0 && way == 0:
+		g.WriteString([]string{`\"`, `\\`, `\/`, `\b`, `\f`, `\n`, `\r`, `\t`}[short])
+		g.seen["escape "+strconv.Itoa(short)]++
+	case r > 0xffff && way == 1:
+		high, low := utf16.EncodeRune(r)
+		fmt.Fprintf(g, `\u%04x\u%04X`, high, low)
+		g.seen["surrogates"]++
+	case r <= 0xffff && way == 1, r < 0x20, r == '"', r == '\\':
+		fmt.Fprintf(g, []string{`\u%04x`, `\u%04X`}[g.IntN(2)], r)
+		g.seen["hex escape"]++
+	default:
+		g.WriteRune(r)
+		if r > 0xffff {
+			g.seen["beyond the BMP"]++
+		}
+	}
+}
+
+// text writes a string and gives what it says.
+func (g *generator) text() string {
+	begin := g.Len()
+	g.WriteByte('"')
+	for range g.IntN(5) {
+		g.character()
+	}
+	g.WriteByte('"')
+	var plain string
+	if err := json.Unmarshal(g.Bytes()[begin:], &plain); err != nil {
+		panic(err)
+	}
+	return plain
+}
+
+func (g *generator) integer() {
+	n := []int64{0, 1, 1<<53 - 1, 1 << g.IntN(53), 1<<g.IntN(53) - 1, int64(math.Pow10(g.IntN(16))), g.Int64N(1 << 53), g.Int64N(1000)}[g.IntN(8)]
+	if g.IntN(2) == 0 {
+		g.WriteByte('-') // also before 0
+	}
+	g.WriteString(strconv.FormatInt(n, 10))
+	g.seen["integer of "+strconv.Itoa(len(strconv.FormatInt(n, 10)))]++
+}
+
+func (g *generator) value(depth int) {
+	g.space()
+	defer g.space()
+	kind := g.IntN(8)
+	if depth == 0 {
+		kind = g.IntN(2)
+	} else if depth > 6 {
+		kind = 2 + g.IntN(6)
+	}
+	switch kind {
+	case 0:
+		g.WriteByte('{')
+		names := map[string]bool{}
+		for range g.IntN(6) {
+			before, comma := g.Len(), len(names) > 0
+			if comma {
+				g.WriteByte(',')
+			}
+			g.space()
+			name := g.text()
+			if names[name] {
+				g.Truncate(before)
+				continue
+			}
+			names[name] = true
+			g.space()
+			g.WriteByte(':')
+			g.value(depth + 1)
+		}
+		g.space()
+		g.WriteByte('}')
+		g.seen["object of "+strconv.Itoa(min(len(names), 2))]++
+	case 1:
+		g.WriteByte('[')
+		n := g.IntN(4)
+		for i := range n {
+			if i > 0 {
+				g.WriteByte(',')
+			}
+			g.value(depth + 1)
+		}
+		g.space()
+		g.WriteByte(']')
+		g.seen["array of "+strconv.Itoa(min(n, 2))]++
+	case 2, 3:
+		g.text()
+	case 4, 5:
+		g.integer()
+	default:
+		g.WriteString([]string{"null", "true", "false"}[g.IntN(3)])
+		g.seen["depth "+strconv.Itoa(depth)]++
+	}
+}
+
+// Ten thousand documents, the same in every run, have the same canonical bytes by
+// the two implementations.
+func TestCanonicalOfTenThousandDocuments(t *testing.T) {
+	g := &generator{Rand: rand.New(rand.NewPCG(8785, 1)), seen: map[string]int{}}
+	for n := range 10_000 {
+		g.Reset()
+		g.value(0)
+		doc := g.Bytes()
+		got, err := trust.Canonical(doc)
+		if err != nil {
+			t.Fatalf("document %d: %v\n%s", n, err, doc)
+		}
+		want, err := jcs.Transform(doc)
+		if err != nil {
+			t.Fatalf("document %d: the other: %v\n%s", n, err, doc)
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatalf("document %d:\n%s\nis\n%s\nthe other says\n%s", n, doc, got, want)
+		}
+		if again, err := trust.Canonical(got); err != nil || !bytes.Equal(again, got) {
+			t.Fatalf("document %d became %s, %v", n, again, err)
+		}
+	}
+	// Of everything there was some.
+	kinds := []string{"surrogates", "hex escape", "beyond the BMP", "depth 7"}
+	for n := range 16 {
+		kinds = append(kinds, "integer of "+strconv.Itoa(n+1))
+	}
+	for n := range 8 {
+		kinds = append(kinds, "escape "+strconv.Itoa(n))
+	}
+	for n := range 3 {
+		kinds = append(kinds, "object of "+strconv.Itoa(n), "array of "+strconv.Itoa(n))
+	}
+	for _, kind := range kinds {
+		if g.seen[kind] < 50 {
+			t.Errorf("%d × %s", g.seen[kind], kind)
+		}
+	}
 }
 
 // FuzzCanonical: a text has one form however it is read. With a space before it
