@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"nixfleet/internal/agent/host"
@@ -138,7 +139,7 @@ func (t *turn) signal(o wire.Order) error {
 	if slices.Contains(e.Answered, o.OrderID) {
 		return nil // offered again; its answer is in the outbox
 	}
-	if err := t.event(o.RolloutID, lifecycle.AnswerSignal(e.Host, o.OrderID, o.Reason)); err != nil {
+	if err := t.event(o.RolloutID, lifecycle.AnswerSignal(e.Host, o.OrderID, strings.ToValidUTF8(o.Reason[:min(len(o.Reason), maxSignalReason)], ""))); err != nil {
 		return err
 	}
 	t.update(o.RolloutID, func(e *entry) {

@@ -43,8 +43,9 @@ type controlPlane struct {
 
 	// Faults. verdict may answer for an event in place of storing it.
 	verdict   func(envelope wire.Envelope, e lifecycle.Event) *wire.BatchResult
-	loseAfter map[string]int // answers to lose after the work was done, by path
-	away      bool           // 503 for everything
+	loseAfter map[string]int                                    // answers to lose after the work was done, by path
+	away      bool                                              // 503 for everything
+	lie       func(w http.ResponseWriter, r *http.Request) bool // answers in place of all that follows, when it says so
 	noBatches bool
 	replay    []wire.Replay
 	known     []wire.BootstrapRollout
@@ -118,6 +119,7 @@ func (c *controlPlane) handler() http.Handler {
 		if len(r.TLS.PeerCertificates) > 0 {
 			c.certs = append(c.certs, r.TLS.PeerCertificates[0])
 		}
+		lie := c.lie
 		lose := c.loseAfter[r.URL.Path] > 0
 		if lose {
 			c.loseAfter[r.URL.Path]--
@@ -125,6 +127,9 @@ func (c *controlPlane) handler() http.Handler {
 		c.mu.Unlock()
 		if away {
 			refuse(w, wire.Errorf(wire.SlugUnavailable, "away"))
+			return
+		}
+		if lie != nil && lie(w, r) {
 			return
 		}
 		if lose { // the work is done, and nobody hears of it

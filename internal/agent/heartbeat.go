@@ -13,6 +13,10 @@ import (
 	"nixfleet/internal/wire"
 )
 
+// maxSilence is how long a control plane can ask a host not to report. One that
+// was broken into must not have silenced the fleet for longer than that.
+const maxSilence = time.Hour
+
 // sayAgain is how many heartbeats may leave out what has not changed.
 const sayAgain = 10
 
@@ -48,7 +52,7 @@ func (a *Agent) beat(ctx context.Context) error {
 		replace(a.served, *answer.Documents)
 		every := a.cfg.PollInterval
 		if answer.NextHeartbeatSecs > 0 {
-			every = time.Duration(answer.NextHeartbeatSecs) * time.Second
+			every = time.Duration(min(answer.NextHeartbeatSecs, int(maxSilence/time.Second))) * time.Second
 		}
 		a.pause(ctx, time.Duration((0.9+0.2*rand.Float64())*float64(every)))
 	}
@@ -128,7 +132,9 @@ func (a *Agent) heard(ctx context.Context, answer wire.HeartbeatResponse) error 
 	}
 	return a.reducer.submit(ctx, "heartbeat's answer", func(t *turn) error {
 		if !t.next.self.Numbered {
-			t.numbered(answer.BootstrapRollouts)
+			if err := t.numbered(answer.BootstrapRollouts); err != nil {
+				return err
+			}
 		}
 		for _, r := range answer.Replay {
 			t.replay(r.RolloutID, r.FromSeq)
@@ -137,16 +143,39 @@ func (a *Agent) heard(ctx context.Context, answer wire.HeartbeatResponse) error 
 	})
 }
 
+// maxSeq is the highest number that is believed of a control plane. Above it there
+// is room for more events than a host will ever have: a number that does not fit
+// into a document could not be signed, and the rollout would stand still.
+const maxSeq = 1 << 40
+
 // numbered takes which numbers this host's events have had, and nothing else: a
 // control plane has no say in what state the host is in.
-func (t *turn) numbered(known []wire.BootstrapRollout) {
+func (t *turn) numbered(known []wire.BootstrapRollout) error {
 	last := map[string]int64{}
 	for _, b := range known {
-		if b.LastEventSeq > 0 {
+		switch {
+		case b.LastEventSeq > maxSeq || !isRolloutID(b.RolloutID):
+			t.r.log.Error("the control plane tells of events that no host can have had", "rollout", b.RolloutID, "seq", b.LastEventSeq)
+		case b.LastEventSeq > 0:
 			last[b.RolloutID] = b.LastEventSeq
 		}
 	}
+	self := t.next.self
 	t.updateSelf(func(s *journal.Self) { s.Numbered, s.LastSeqs = true, last })
+	if len(last) == 0 || len(t.next.rollouts) > 0 || len(self.Notices) > 0 || !self.Marks.Manifest.SignedAt.IsZero() {
+		return nil
+	}
+	// Nothing is left here of a host that the control plane knows.
+	for _, n := range []lifecycle.Notice{
+		{Code: lifecycle.NoticeChainReset, Detail: "a new chain of records begins"},
+		{Code: lifecycle.NoticeJournalLost, Detail: "there was no journal"},
+		{Code: lifecycle.NoticeTrustReset, Detail: "the marks of accepted documents were lost as well"},
+	} {
+		if err := t.notice(n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refresh fetches newer bytes of the plan that is followed, when the control plane

@@ -3,10 +3,13 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"nixfleet/internal/agent/uplink"
+	"nixfleet/internal/fleet"
+	"nixfleet/internal/trust"
 	"nixfleet/internal/wire"
 )
 
@@ -19,6 +22,18 @@ const (
 // pollSpread is the most that a poll which ended early waits before the next, so
 // that the agents of a control plane that comes back do not come in one instant.
 const pollSpread = 5 * time.Second
+
+// orderSpacing is the least time from one order to the next: a control plane that
+// hands out orders without end must not keep the host busy, nor fill its journal
+// with the answers.
+const orderSpacing = time.Second
+
+// Bounds of what is taken from an order. Ids are echoed in answers and kept.
+const (
+	maxOrderID      = 200  // bytes, of either id
+	maxSignalReason = 1024 // bytes; of a longer one the beginning is kept
+	maxRejects      = 100  // rollouts whose refusals are counted
+)
 
 // parkedAfter is when a poll that has not failed is taken for one that waits at the
 // control plane: its answer may be a minute away.
@@ -62,6 +77,7 @@ func (a *Agent) pollOrders(ctx context.Context) error {
 		}
 		backoff.Reset()
 		a.uplinkWell("orders")
+		a.pause(ctx, orderSpacing-time.Since(began))
 	}
 	return nil
 }
@@ -87,9 +103,12 @@ func (a *Agent) whenNumbered(ctx context.Context) error {
 func (a *Agent) follow(ctx context.Context, o wire.Order, rejects map[string]int) error {
 	var err error
 	switch {
+	case len(o.OrderID) > maxOrderID || len(o.RolloutID) > maxOrderID:
+		return errors.New("the order's ids are longer than any answer could carry")
 	case o.Hostname != "" && o.Hostname != a.cfg.MachineID:
-		a.log.Error("got an order for another host", "host", o.Hostname, "order", o.OrderID)
-		return errors.New("the order is for another host")
+		err = &rejection{Reason: wire.RejectReason(trust.ErrMismatch), Detail: fmt.Sprintf("the order is for host %.253q", o.Hostname)}
+	case !isRolloutID(o.RolloutID):
+		err = &rejection{Reason: wire.RejectReason(trust.ErrMalformed), Detail: fmt.Sprintf("%q is no rollout's id", o.RolloutID)}
 	case o.Kind == wire.OrderRollbackSignal:
 		err = a.reducer.submit(ctx, "signal "+o.RolloutID, func(t *turn) error { return t.signal(o) })
 	default:
@@ -107,6 +126,9 @@ func (a *Agent) follow(ctx context.Context, o wire.Order, rejects map[string]int
 	if retry == 0 {
 		retry = min(minRejectBackoff<<min(rejects[o.RolloutID], 5), maxRejectBackoff)
 	}
+	if len(rejects) >= maxRejects {
+		clear(rejects)
+	}
 	rejects[o.RolloutID]++
 	a.log.Warn("order refused", "rollout", o.RolloutID, "order", o.OrderID, "reason", string(refused.Reason), "detail", refused.Detail)
 	a.refused.Store(&refusal{rollout: o.RolloutID, rejection: *refused, at: time.Now()})
@@ -117,6 +139,13 @@ func (a *Agent) follow(ctx context.Context, o wire.Order, rejects map[string]int
 		Detail:         refused.Detail,
 		RetryAfterSecs: int(max(retry, time.Second) / time.Second),
 	})
+}
+
+// isRolloutID tells whether an order names what can be a rollout: only that is
+// asked for, kept, and told to others.
+func isRolloutID(id string) bool {
+	_, _, _, err := fleet.ParseRolloutID(id)
+	return err == nil
 }
 
 // take accepts a dispatch once its plan is verified.

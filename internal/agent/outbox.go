@@ -22,6 +22,11 @@ const (
 	batchBytes  = 1 << 20
 )
 
+// conflictPause is how long a rollout's events wait after a conflict. A machine is
+// restored once; a control plane that tells of one conflict after the other must
+// not fill the disk with the new chains that follow.
+const conflictPause = time.Minute
+
 // outbox sends the journal's events. Per rollout they go in order; a rollout that
 // is stopped (no slot, a gap that cannot be filled) stops no other.
 type outbox struct {
@@ -178,7 +183,8 @@ func (o *outbox) note(results []wire.BatchResult) {
 		switch {
 		case r.Status.Final():
 			delete(o.stopped, r.RolloutID)
-		case r.Status == wire.StatusConflict: // a new chain has begun
+		case r.Status == wire.StatusConflict:
+			o.stopped[r.RolloutID] = &stoppage{until: time.Now().Add(conflictPause)}
 		case s == nil && r.Status == wire.StatusGap:
 			// The first time it is sent again from there at once.
 			o.stopped[r.RolloutID] = &stoppage{}
@@ -234,6 +240,11 @@ func (t *turn) verdicts(batch []wire.Envelope, results []wire.BatchResult) error
 			}
 			if r.Status == wire.StatusGap {
 				t.replay(r.RolloutID, r.Error.ExpectedSeq)
+				continue
+			}
+			// What it has is under this number and perhaps under later ones.
+			if r.Error.ExpectedSeq <= r.Seq || r.Error.ExpectedSeq > maxSeq {
+				t.r.log.Error("the control plane tells of a conflict that cannot be", "rollout", r.RolloutID, "seq", r.Seq, "expected", r.Error.ExpectedSeq)
 				continue
 			}
 			if err := t.beginNewChain(r.RolloutID, r.Error.ExpectedSeq); err != nil {

@@ -13,6 +13,10 @@ import (
 const (
 	MinBackoff = time.Second
 	MaxBackoff = 5 * time.Minute
+
+	// MaxRetryAfter is the longest that a control plane can ask to be left alone:
+	// one that was broken into must not have silenced hosts for longer.
+	MaxRetryAfter = time.Hour
 )
 
 // Backoff spreads repeated attempts: a random time up to a limit that doubles
@@ -25,7 +29,8 @@ type Backoff struct {
 }
 
 // Next is how long to wait after an attempt that failed with err. A time that
-// the control plane asked for is honoured, and then spread by a tenth.
+// the control plane asked for is honoured up to MaxRetryAfter, and then spread by
+// a tenth.
 func (b *Backoff) Next(err error) time.Duration {
 	limit := cmp.Or(b.Max, MaxBackoff)
 	if b.failures < 9 { // 1 s << 9 is beyond any maximum
@@ -34,7 +39,8 @@ func (b *Backoff) Next(err error) time.Duration {
 	b.failures++
 	var answer *wire.Error
 	if errors.As(err, &answer) && answer.RetryAfter > 0 {
-		return answer.RetryAfter + rand.N(answer.RetryAfter/10+1)
+		wait := min(answer.RetryAfter, MaxRetryAfter)
+		return wait + rand.N(wait/10+1)
 	}
 	return rand.N(limit) + 1
 }
