@@ -108,6 +108,19 @@ func TestAttackOrderOfAnotherHost(t *testing.T) {
 	})
 }
 
+// What a later control plane may want of a host is not taken for a dispatch.
+func TestAttackOrderOfAnUnknownKind(t *testing.T) {
+	story(t, func(w *world) {
+		m := w.manifest(w.v2)
+		w.publish(m, w.ci)
+		w.offer(wire.Order{OrderID: "later", Kind: "Erase", Hostname: host1, RolloutID: m.ID()})
+		w.refuses(0, m.ID(), trust.ErrMalformed, `no orders of kind "Erase"`)
+		w.runsAndBoots(w.v1, w.v1)
+		w.offer(wire.Order{OrderID: "published", Hostname: host1, RolloutID: m.ID()}) // without a kind it is a dispatch
+		w.until(m.ID(), lifecycle.Converged)
+	})
+}
+
 // A rollout's id becomes part of a URL, of a file's name and of a key: only what
 // has its form is asked for.
 func TestAttackRolloutIDThatIsAPath(t *testing.T) {

@@ -111,8 +111,10 @@ func (a *Agent) follow(ctx context.Context, o wire.Order, rejects map[string]int
 		err = &rejection{Reason: wire.RejectReason(trust.ErrMalformed), Detail: fmt.Sprintf("%q is no rollout's id", o.RolloutID)}
 	case o.Kind == wire.OrderRollbackSignal:
 		err = a.reducer.submit(ctx, "signal "+o.RolloutID, func(t *turn) error { return t.signal(o) })
-	default:
+	case o.Kind == wire.OrderDispatch, o.Kind == "":
 		err = a.take(ctx, o)
+	default:
+		err = &rejection{Reason: wire.RejectReason(trust.ErrMalformed), Detail: fmt.Sprintf("this agent knows no orders of kind %.40q", o.Kind)}
 	}
 	var refused *rejection
 	if !errors.As(err, &refused) {
