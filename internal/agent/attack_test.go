@@ -421,6 +421,63 @@ func TestAttackConflictWithoutEnd(t *testing.T) {
 	})
 }
 
+// Its verdicts move nothing: they are about other events, or take back what was
+// stored. The host does not send the same again and again as fast as it can.
+func TestAttackVerdictsThatMoveNothing(t *testing.T) {
+	for name, lie := range map[string]func(e lifecycle.Event) *wire.BatchResult{
+		"on other events":   func(lifecycle.Event) *wire.BatchResult { return &wire.BatchResult{Status: wire.StatusStored} },
+		"on other rollouts": func(lifecycle.Event) *wire.BatchResult { return &wire.BatchResult{Status: wire.StatusRetry} },
+		"that take back": func(e lifecycle.Event) *wire.BatchResult {
+			if e.Seq == 1 {
+				return &wire.BatchResult{Status: wire.StatusStored}
+			}
+			refusal := wire.Errorf(wire.SlugGap, "missing")
+			refusal.ExpectedSeq = 1
+			return &wire.BatchResult{Status: wire.StatusGap, Error: refusal}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				var requests atomic.Int64
+				w.cp.locked(func() {
+					w.cp.lie = func(out http.ResponseWriter, r *http.Request) bool {
+						if r.URL.Path != wire.PathEventsBatch || requests.Add(1) > 500 { // else time would stand still
+							return false
+						}
+						var response wire.BatchResponse
+						for _, envelope := range read[wire.BatchRequest](w.cp, r).Events {
+							e, err := wire.DecodeEvent(envelope.Event)
+							if err != nil {
+								t.Error(err)
+							}
+							result := lie(e)
+							result.RolloutID, result.Seq = envelope.RolloutID, e.Seq
+							switch name {
+							case "on other events":
+								result.Seq += 1000
+							case "on other rollouts":
+								result.RolloutID = fmt.Sprintf("stable@%x", requests.Load())
+							}
+							response.Results = append(response.Results, *result)
+						}
+						answer(out, response)
+						return true
+					}
+				})
+				r := w.release(w.v2)
+				time.Sleep(20 * time.Minute)
+				if n := requests.Load(); n < 5 || n > 250 {
+					t.Errorf("events were sent %d times in 20 minutes", n)
+				}
+				w.runsAndBoots(w.v2, w.v2) // whatever becomes of its reports
+				w.cp.locked(func() { w.cp.lie = nil })
+				w.until(r, lifecycle.Converged)
+				w.delivered(r)
+			})
+		})
+	}
+}
+
 // A rollback can be asked for, and what it may do is signed: never of a host that
 // has converged, never under the policy halt, never to another system than the
 // one that ran before.

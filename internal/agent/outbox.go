@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"nixfleet/internal/agent/journal"
@@ -32,13 +33,19 @@ const conflictPause = time.Minute
 type outbox struct {
 	a       *Agent
 	stopped map[string]*stoppage
+	again   time.Time // when the first of the events that collect left out may be sent
 }
 
 // stoppage is why a rollout's events wait.
 type stoppage struct {
+	since   time.Time // when it was stopped last
 	until   time.Time
 	backoff uplink.Backoff
 }
+
+// stoppageMemory is how long a stop is remembered when events were taken after it:
+// a rollout that is stopped again and again is sent less often each time.
+const stoppageMemory = time.Minute
 
 // sendEvents sends what is in the outbox, and waits for more.
 func (a *Agent) sendEvents(ctx context.Context) error {
@@ -55,6 +62,10 @@ func (a *Agent) sendEvents(ctx context.Context) error {
 			continue
 		}
 		results, err := o.send(ctx, batch)
+		results = concerning(batch, results)
+		if err == nil && len(results) == 0 {
+			err = errors.New("the verdicts are on other events than those that were sent")
+		}
 		if len(results) > 0 {
 			crashpoint.Here("agent/events-answered", "the control plane has stored events; the journal has them as not sent")
 			if err := a.reducer.submit(ctx, "verdicts on events", func(t *turn) error { return t.verdicts(batch, results) }); err != nil {
@@ -74,15 +85,23 @@ func (a *Agent) sendEvents(ctx context.Context) error {
 	return nil
 }
 
+// concerning leaves out results that are neither on one of the events nor stop a
+// rollout of theirs.
+func concerning(events []wire.Envelope, results []wire.BatchResult) []wire.BatchResult {
+	sent, rollouts := map[string]bool{}, map[string]bool{}
+	for _, e := range events {
+		sent[eventName(e.RolloutID, seqOf(e))] = true
+		rollouts[e.RolloutID] = true
+	}
+	return slices.DeleteFunc(results, func(r wire.BatchResult) bool {
+		return !sent[eventName(r.RolloutID, r.Seq)] && (r.Status.Final() || !rollouts[r.RolloutID])
+	})
+}
+
 // wait returns when there may be something to send.
 func (o *outbox) wait(ctx context.Context, more <-chan struct{}) {
-	timer := time.NewTimer(time.Hour)
+	timer := time.NewTimer(time.Until(o.again))
 	defer timer.Stop()
-	for _, s := range o.stopped {
-		if left := time.Until(s.until); left < time.Hour {
-			timer.Reset(max(left, 0))
-		}
-	}
 	select {
 	case <-more:
 	case <-timer.C:
@@ -95,10 +114,17 @@ func (o *outbox) collect() ([]wire.Envelope, error) {
 	var batch []wire.Envelope
 	bytes := 0
 	now := time.Now()
+	o.again = now.Add(time.Hour)
 	err := o.a.journal.View(func(tx *journal.Tx) error {
 		for _, e := range o.a.reducer.view().rollouts {
 			id := e.Host.Rollout
-			if s := o.stopped[id]; s != nil && now.Before(s.until) || e.acked >= e.Host.Seq {
+			if e.acked >= e.Host.Seq {
+				continue
+			}
+			if s := o.stopped[id]; s != nil && now.Before(s.until) {
+				if s.until.Before(o.again) {
+					o.again = s.until
+				}
 				continue
 			}
 			for seq, raw := range tx.Events(id, e.acked+1) {
@@ -178,24 +204,28 @@ func verdictOf(answer *wire.Error) (status wire.EventStatus, known bool) {
 
 // note stops rollouts whose events were not taken, for longer each time.
 func (o *outbox) note(results []wire.BatchResult) {
+	now := time.Now()
 	for _, r := range results {
 		s := o.stopped[r.RolloutID]
+		if r.Status.Final() {
+			if s != nil && now.Sub(s.since) > stoppageMemory {
+				delete(o.stopped, r.RolloutID)
+			}
+			continue
+		}
+		first := s == nil
+		if first {
+			s = &stoppage{}
+			o.stopped[r.RolloutID] = s
+		}
+		s.since = now
 		switch {
-		case r.Status.Final():
-			delete(o.stopped, r.RolloutID)
 		case r.Status == wire.StatusConflict:
-			o.stopped[r.RolloutID] = &stoppage{until: time.Now().Add(conflictPause)}
-		case s == nil && r.Status == wire.StatusGap:
+			s.until = now.Add(conflictPause)
+		case first && r.Status == wire.StatusGap:
 			// The first time it is sent again from there at once.
-			o.stopped[r.RolloutID] = &stoppage{}
-		default:
-			if s == nil {
-				s = &stoppage{}
-				o.stopped[r.RolloutID] = s
-			}
-			if now := time.Now(); !now.Before(s.until) { // else it was set by an event before it
-				s.until = now.Add(s.backoff.Next(asError(r.Error)))
-			}
+		case !now.Before(s.until): // else it was set by an event before it
+			s.until = now.Add(s.backoff.Next(asError(r.Error)))
 		}
 	}
 }
