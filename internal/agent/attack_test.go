@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -719,33 +718,6 @@ func TestStaleDocumentsStopNothingThatRuns(t *testing.T) {
 			w.runsAndBoots(w.v1, w.v1)
 		})
 	})
-}
-
-// A time that nobody vouched for must not become the time below which every clock
-// is wrong.
-func TestOnlyASynchronisedClockRaisesTheFloor(t *testing.T) {
-	for _, synchronised := range []bool{false, true} {
-		t.Run(fmt.Sprint(synchronised), func(t *testing.T) {
-			story(t, func(w *world) {
-				w.stop()
-				w.config = func(c *agent.Config) {
-					c.Clock = func() agent.ClockState { return agent.ClockState{Synchronised: synchronised} }
-				}
-				before, err := trust.LoadMarks(w.path("state/marks.json"))
-				if err != nil && !errors.Is(err, os.ErrNotExist) {
-					t.Fatal(err)
-				}
-				time.Sleep(time.Hour)
-				w.start()
-				w.until(w.release(w.v2), lifecycle.Converged)
-				time.Sleep(3 * time.Hour)
-				marks, err := trust.LoadMarks(w.path("state/marks.json"))
-				if err != nil || marks.ClockFloor.After(before.ClockFloor) != synchronised {
-					t.Errorf("the floor is %s and was %s, %v", marks.ClockFloor, before.ClockFloor, err)
-				}
-			})
-		})
-	}
 }
 
 // A control plane that is away for a day meets a probe that flaps. Beyond the

@@ -33,7 +33,6 @@ const (
 	ConnectTimeout  = 10 * time.Second
 	RequestTimeout  = 30 * time.Second
 	PollGrace       = 15 * time.Second // of a dispatch poll, beyond its wait
-	MaxRetryAfter   = time.Hour        // whatever Retry-After says
 	ProgressTimeout = 30 * time.Second // of a document, without a byte arriving
 )
 
