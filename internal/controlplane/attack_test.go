@@ -3,7 +3,6 @@ package controlplane_test
 import (
 	"bytes"
 	"crypto/ed25519"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -50,13 +49,9 @@ func TestAttackOldReleaseAfterALostDatabase(t *testing.T) {
 	w.ok(os.WriteFile(filepath.Join(f.Release(), source.FleetName+".sig"), oldSig, 0o600))
 	w.start()
 	w.eventually("the operator sees that it is refused", func() bool {
-		resp, err := http.Get(w.local + wire.PathMetrics)
-		w.ok(err)
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		w.ok(err)
-		return bytes.Contains(text, []byte(`reason="older-than-accepted"`))
+		return bytes.Contains(w.metrics(), []byte(`reason="older-than-accepted"`))
 	})
+	http.DefaultClient.CloseIdleConnections()
 	w.operator().want("GET", wire.PathFleet, nil, 404, wire.SlugNotFound)
 }
 

@@ -371,17 +371,28 @@ func TestHealthTellsTheTruth(t *testing.T) {
 	if !h.OK || !h.Ready || h.Version != "test" || time.Since(h.LastPlanAt) > time.Minute {
 		t.Errorf("health is %+v", h)
 	}
-	resp, err := http.Get(w.local + wire.PathMetrics)
-	w.ok(err)
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	w.ok(err)
-	for _, name := range []string{"nixfleet_control_plane_commit_seconds_count", `nixfleet_hosts{channel="stable",state="Pending"} 1`, "nixfleet_recovering 0", "nixfleet_control_plane_request_seconds_bucket"} {
+	// The rollout is opened by the plan that follows the documents.
+	w.eventually("the rollout's host is counted", func() bool {
+		return bytes.Contains(w.metrics(), []byte(`nixfleet_hosts{channel="stable",state="Pending"} 1`))
+	})
+	text := w.metrics()
+	for _, name := range []string{"nixfleet_control_plane_commit_seconds_count", "nixfleet_recovering 0", "nixfleet_control_plane_request_seconds_bucket"} {
 		if !bytes.Contains(text, []byte(name)) {
 			t.Errorf("metrics lack %s", name)
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// metrics is what the loopback listener says.
+func (w *world) metrics() []byte {
+	w.t.Helper()
+	resp, err := http.Get(w.local + wire.PathMetrics)
+	w.ok(err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	w.ok(err)
+	return text
 }
 
 // E12: a stop ends parked polls with 204, and loses nothing.
