@@ -76,6 +76,9 @@ func (c *hostShowCmd) Run(e *env) error {
 	if r := h.Reject; r != nil {
 		fields.add("rejected", fmt.Sprintf("%s: %s (offered again %s)", r.Reason, r.Detail, in(r.RetryAt)))
 	}
+	if e := h.Enrolment; e != nil {
+		fields.add("enrolment", fmt.Sprintf("failed %s (%s): %s", ago(e.At), e.Kind, e.Reason))
+	}
 	fields.add("runs", string(h.Current))
 	fields.add("target", string(h.Target))
 	fields.add("prior", string(h.Prior))

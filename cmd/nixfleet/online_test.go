@@ -141,13 +141,14 @@ func TestStatusShowsChannelsAndHosts(t *testing.T) {
 
 func TestHostShow(t *testing.T) {
 	p := newPlane(t)
-	p.set("/v1/hosts/web-01", wire.HostView{Hostname: "web-01", State: lifecycle.Soaking, Why: "Its soak has not ended.", WaitingOn: []wire.WaitingOn{wire.WaitingOnSoak}, Probes: map[string]lifecycle.Status{"http": lifecycle.Pass}})
+	p.set("/v1/hosts/web-01", wire.HostView{Hostname: "web-01", State: lifecycle.Soaking, Why: "Its soak has not ended.", WaitingOn: []wire.WaitingOn{wire.WaitingOnSoak}, Probes: map[string]lifecycle.Status{"http": lifecycle.Pass},
+		Enrolment: &wire.EnrolmentFailure{Kind: wire.BootstrapEnrollmentFailed, Reason: "the token has expired", At: time.Now()}})
 	for _, args := range [][]string{{"host", "show", "web-01"}, {"status", "web-01"}} {
 		code, out, _ := p.ask(t, args...)
 		if code != 0 {
 			t.Errorf("%v: exit %d", args, code)
 		}
-		wantHas(t, out, "Soaking", "Its soak has not ended.", "Waiting for the soak to end.", "probe http")
+		wantHas(t, out, "Soaking", "Its soak has not ended.", "Waiting for the soak to end.", "probe http", "(EnrollmentFailed): the token has expired")
 	}
 	code, _, errOut := p.ask(t, "host", "show", "web-99")
 	if code != 1 || !strings.Contains(errOut, "there is no host web-99; nixfleet host list names them") {

@@ -54,6 +54,10 @@ func (a *Agent) certify(ctx context.Context) error {
 		}
 		if err == nil {
 			a.log.Info("certificate stored", "file", a.cfg.ClientCertFile)
+			select {
+			case <-a.revoked: // that was the one before
+			default:
+			}
 			a.uplinkWell("certificate")
 			continue
 		}

@@ -21,6 +21,7 @@ import (
 	"nixfleet/internal/agent/journal"
 	"nixfleet/internal/controlplane/fleettest"
 	"nixfleet/internal/fleet"
+	"nixfleet/internal/identity"
 	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/trust"
 	"nixfleet/internal/wire"
@@ -159,7 +160,7 @@ func TestCertificatesAreReplacedWhileEventsAreSent(t *testing.T) {
 	}
 	stop := s.start()
 	defer stop()
-	p.eventually("all is sent", func() bool { return s.view().LastSeq >= last })
+	p.within(2*time.Minute, "all is sent", func() bool { return s.view().LastSeq >= last })
 	stop()
 
 	var events []wire.EventView
@@ -264,4 +265,24 @@ func pinning(t *testing.T, trustFile, caFile string) []byte {
 	out, err := json.Marshal(doc)
 	must(t, err)
 	return out
+}
+
+// A host whose certificate has expired, and whom nobody renews it, falls back to
+// its token: here its certificate is of an authority that was replaced.
+func TestAnExpiredCertificateThatIsNotRenewedIsReplacedByTheToken(t *testing.T) {
+	f := fleettest.New(t, 1)
+	h := f.Hosts[0]
+	cache := hosttest.NewCache(t)
+	closure := cache.Closure("v1", hosttest.Obey)
+	token := f.Token(h)
+	f.Publish("aa", closure)
+	p := serve(t, f)
+	p.ready("stable@aa")
+	s := p.station(h, cache.NewMachine(closure))
+	s.write("token.json", token)
+	before := agentCert(t, authority(t, fleettest.New(t, 1)), h, time.Now().Add(-3*time.Hour), time.Hour)
+	s.write("state/cert.pem", identity.EncodeCertificate(before.Leaf))
+	stop := s.start()
+	defer stop()
+	p.eventually("it has enrolled", func() bool { return !s.view().LastSeenAt.IsZero() })
 }

@@ -181,14 +181,16 @@ func TestLengthsThatLie(t *testing.T) {
 		conn, err := tls.Dial("tcp", p.address, &tls.Config{RootCAs: p.roots, Certificates: []tls.Certificate{*cert}, NextProtos: []string{"http/1.1"}})
 		must(t, err)
 		defer conn.Close()
-		must(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+		must(t, conn.SetDeadline(time.Now().Add(10*time.Second))) // an answer that never comes is one, too
 		_, err = io.WriteString(conn, text)
 		must(t, err)
 		if ends {
 			must(t, conn.CloseWrite())
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		must(t, err)
+		if err != nil {
+			return err.Error()
+		}
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
 		must(t, err)

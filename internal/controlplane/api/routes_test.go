@@ -210,7 +210,7 @@ func TestEveryRouteAndEveryIdentity(t *testing.T) {
 				want = r.right
 			}
 			if got, _, answer := identities[name].ask(r.method(), r.target(), r.body); got != want {
-				t.Errorf("%s, %s: %d %s, want %d %s: %s", r.route, name, got.code, got.slug, want.code, want.slug, answer)
+				t.Errorf("%s, %s: %d %s, want %d %s: %.200q", r.route, name, got.code, got.slug, want.code, want.slug, answer)
 			}
 		}
 	}

@@ -213,7 +213,12 @@ func (p *plane) ready(rollout string) {
 
 func (p *plane) eventually(what string, is func() bool) {
 	p.t.Helper()
-	for end := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
+	p.within(30*time.Second, what, is)
+}
+
+func (p *plane) within(d time.Duration, what string, is func() bool) {
+	p.t.Helper()
+	for end := time.Now().Add(d); !is(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			p.t.Fatalf("it never came true: %s", what)
 		}

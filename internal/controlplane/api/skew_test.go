@@ -153,7 +153,7 @@ func TestACertificateIsTakenOnceItsTimeHasCome(t *testing.T) {
 	p.ready("stable@aa")
 	agent := p.client(agentCert(t, p.ca, h, time.Now().Add(62*time.Second), time.Hour))
 	agent.want("GET", wire.PathWhoami, nil, 403, wire.SlugCertNotYet)
-	p.eventually("it is taken", func() bool {
+	p.within(20*time.Second, "it is taken", func() bool {
 		got, _, _ := agent.ask("GET", wire.PathWhoami, nil)
 		return got.code == 200
 	})
