@@ -120,8 +120,8 @@ func (s service) restart(ctx context.Context, root, closure string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	pidFile, since := filepath.Join(dir, "pid"), filepath.Join(dir, "settings")
-	pid, err := pidOf(pidFile)
+	since := filepath.Join(dir, "settings")
+	pid, err := pidOf(filepath.Join(dir, pidFile))
 	if err != nil {
 		return err
 	}
@@ -133,19 +133,29 @@ func (s service) restart(ctx context.Context, root, closure string) error {
 			return err
 		}
 	}
-	if err := s.start(ctx, root, closure, pidFile); err != nil {
+	if err := s.start(ctx, root, closure, dir); err != nil {
 		return err
 	}
 	return os.WriteFile(since, settings, 0o644)
 }
 
-// start starts the service and returns when it says that it is ready.
-func (s service) start(ctx context.Context, root, closure, pidFile string) error {
+// pidFile is in the folder of a service that was started in this boot.
+const pidFile = "pid"
+
+// start starts the service, whose folder is dir, and returns when it says that it
+// is ready.
+func (s service) start(ctx context.Context, root, closure, dir string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close() // the service has its own copy
 	cmd := exec.Command(self, "demo-service", s.name, root, closure)
+	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	said, err := cmd.StdoutPipe()
 	if err != nil {
@@ -154,7 +164,7 @@ func (s service) start(ctx context.Context, root, closure, pidFile string) error
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	if err := os.WriteFile(pidFile, fmt.Appendln(nil, cmd.Process.Pid), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, pidFile), fmt.Appendln(nil, cmd.Process.Pid), 0o600); err != nil {
 		return errors.Join(err, cmd.Process.Kill())
 	}
 	// One that is not ready in time is killed, which ends what it says.
@@ -162,7 +172,8 @@ func (s service) start(ctx context.Context, root, closure, pidFile string) error
 	defer stop()
 	line, err := bufio.NewReader(said).ReadString('\n')
 	if err != nil || strings.TrimSpace(line) != ready {
-		return errors.Join(errors.New("it is not ready"), ctx.Err(), cmd.Process.Kill(), cmd.Wait())
+		err := errors.Join(ctx.Err(), cmd.Process.Kill(), cmd.Wait())
+		return fmt.Errorf("it is not ready: %w; it said:\n%s", err, tail(log.Name()))
 	}
 	return nil
 }
