@@ -64,8 +64,14 @@ func build(t *testing.T, dir string, flags ...string) string {
 	cmd := exec.Command("go", append(args, "./cmd/nixfleet-agent", "./cmd/nixfleet-control-plane")...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	err := spawn(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said.String())
 	}
 	return dir
 }
@@ -237,9 +243,9 @@ Made by ` + "`go test ./test/crash -update`" + ` from the crash points in the co
 died at each of them by SIGKILL. "Runs" and "boots" are what the machine's current system and boot
 default were when the program was dead. Then it was started again. Where an activation is under way the
 same was done once more, and the machine's power was cut before the program was started again. In every
-run the machine ran and booted prior or target, and nothing else, at every moment; the control plane had
-every event once, in order, and their chain held; the host had one certificate for its token; and no
-lease, no claim and no outcome of a guard was left.
+run the machine ran and booted prior or target, and nothing else, at every moment, and said in the end
+which; the control plane had every event once, in order, and their chain held; the host had one
+certificate for its token; and no lease, no claim and no outcome of a guard was left.
 
 | point | in | program | durable there | when | runs | boots | ends | after a power cut |
 |---|---|---|---|---|---|---|---|---|

@@ -16,6 +16,7 @@ import (
 
 	"nixfleet/internal/agent/journal"
 	"nixfleet/internal/evidence"
+	"nixfleet/internal/fleet"
 	"nixfleet/internal/operator"
 	"nixfleet/internal/wire"
 )
@@ -31,9 +32,10 @@ func (w *world) settle(e ending) {
 	w.eventually(fmt.Sprintf("it is %s on %s", e.state, e.on), func() (bool, string) {
 		state, text := w.state(rollout)
 		there, machine := w.is(e.on, e.on)()
+		told, view := w.tells(e.on)
 		left := w.left()
-		if state != e.state || !there || len(left) > 0 {
-			return false, fmt.Sprintf("%s; %s; left: %v", text, machine, left)
+		if state != e.state || !there || !told || len(left) > 0 {
+			return false, fmt.Sprintf("%s; %s; %s; left: %v", text, machine, view, left)
 		}
 		w.agent.stop(syscall.SIGTERM)
 		if waiting := w.unsent(); waiting != "" {
@@ -42,6 +44,18 @@ func (w *world) settle(e ending) {
 		}
 		return true, ""
 	})
+}
+
+// tells: what the control plane says that the host runs and boots is what is named.
+func (w *world) tells(on string) (bool, string) {
+	ctx, cancel := context.WithTimeout(w.t.Context(), requestLimit)
+	defer cancel()
+	view, err := operator.Get[wire.HostView](ctx, w.operator, wire.Fill(wire.PathHost, w.host.Name))
+	if err != nil {
+		return false, err.Error()
+	}
+	want := map[string]fleet.Closure{"prior": w.prior, "target": w.target, "next": w.next}[on]
+	return view.Current == want && view.BootDefault == want, fmt.Sprintf("it says that it runs %s and boots %s", view.Current, view.BootDefault)
 }
 
 // left are the files of a guard that should be gone.

@@ -98,6 +98,8 @@ func spawn(cmd *exec.Cmd) error {
 			}
 		}()
 	})
+	forking.RLock()
+	defer forking.RUnlock()
 	spawning.Lock()
 	defer spawning.Unlock()
 	toSpawn <- cmd
@@ -110,6 +112,11 @@ var (
 	toSpawn  = make(chan *exec.Cmd)
 	spawned  = make(chan error)
 )
+
+// forking is held for reading while this process starts others, and for writing
+// while it writes a program: a child that was forked and not executed yet has the
+// open file, too, and Linux executes no file that is open for writing.
+var forking sync.RWMutex
 
 // stop ends the program for good. One that does not run is no error.
 func (p *program) stop(s syscall.Signal) {

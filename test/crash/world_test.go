@@ -33,8 +33,9 @@ const (
 	variable = "NIXFLEET_CRASHPOINT"
 
 	// limit is how long anything may take that happens by itself, on a busy machine.
-	limit = 2 * time.Minute
-	poll  = 20 * time.Millisecond
+	limit        = 2 * time.Minute
+	requestLimit = 10 * time.Second
+	poll         = 20 * time.Millisecond
 )
 
 // world is a fleet of one host.
@@ -77,7 +78,7 @@ func newWorld(t *testing.T, bin string, s story) *world {
 	}
 	w.prior = system("prior", hosttest.Obey, s.prior)
 	w.target = system("target", s.script(), s.target)
-	w.machine = w.cache.NewMachine(w.prior)
+	w.machine = w.install()
 	if s.second {
 		w.next = system("next", hosttest.Obey, s.prior)
 	}
@@ -87,6 +88,20 @@ func newWorld(t *testing.T, bin string, s story) *world {
 	w.programs(bin)
 	w.rollout = w.publish("1", w.target)
 	return w
+}
+
+// install makes a machine that runs and boots prior.
+func (w *world) install() *dirhost.Machine {
+	m := w.cache.Open(filepath.Join(w.t.TempDir(), "a machine"))
+	first := w.cache.Fetch("install", w.prior)
+	forking.Lock()
+	err := m.Fetch(w.t.Context(), first)
+	forking.Unlock()
+	w.ok(err)
+	forking.RLock()
+	defer forking.RUnlock()
+	w.ok(m.Install(w.t.Context(), first))
+	return m
 }
 
 // declare makes the fleet's policy a short one.
@@ -276,7 +291,7 @@ func (w *world) eventually(what string, is func() (bool, string)) {
 
 // state is what the control plane says of the host in a rollout.
 func (w *world) state(rollout string) (lifecycle.State, string) {
-	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), requestLimit)
 	defer cancel()
 	rows, err := operator.List[wire.RolloutHost](ctx, w.operator, wire.Fill(wire.PathRolloutHosts, rollout), "")
 	if err != nil {
