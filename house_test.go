@@ -187,3 +187,20 @@ func TestEveryRoomIsOnTheMap(t *testing.T) {
 		}
 	}
 }
+
+// Every row of the recovery table is met by an agent of a real host.
+func TestEveryRecoveryRowIsMetInTheLab(t *testing.T) {
+	text, err := os.ReadFile("docs/recovery.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile(`(?m)^\| (R\d\d) \|`).FindAllStringSubmatch(string(text), -1)
+	if len(rows) < 20 {
+		t.Fatalf("only %d rows were found", len(rows))
+	}
+	for _, row := range rows {
+		if out, err := exec.Command("git", "grep", "--untracked", "-E", `"([^"]* )?`+row[1]+`[" ]`, "--", "test/lab/*_test.go").Output(); err != nil || len(out) == 0 {
+			t.Errorf("no host of the lab is to meet %s", row[1])
+		}
+	}
+}

@@ -17,24 +17,27 @@ type moment struct {
 	fault string // of the new system
 	// boots tells whether the new system is what the host boots from then on.
 	boots bool
+	// killed and cut are the rows of docs/recovery.md, one or the other, that the
+	// next agent meets: in the same boot, and after a power cut.
+	killed, cut string
 }
 
 // moments are spread over a whole switch, and over a way back.
 var moments = []moment{
-	{what: "before the intent, when the target has just been fetched", point: "activation/fetched"},
-	{what: "between the intent and the guard", point: "agent/activation-started"},
-	{what: "between the guard and the unit", point: "activation/switch-marked"},
-	{what: "when the unit was started and its id not recorded", point: "activation/switch-started"},
-	{what: "while the unit runs", fault: "slow"},
-	{what: "between the unit's end and the commit", point: "activation/switch-ended"},
-	{what: "when the completion is committed", point: "agent/activation-completed"},
-	{what: "when the confirmation is committed", point: "agent/confirmed"},
-	{what: "between the profile and the boot loader", point: "activation/profile-set"},
-	{what: "when the boot loader is written, and that is not committed", point: "activation/boot-verified", boots: true},
-	{what: "when the end is committed, and the lease is still there", point: "agent/converged", boots: true},
-	{what: "when the failure is committed, and the rollback not begun", point: "agent/activation-failed", fault: "unit"},
-	{what: "in the middle of the rollback", point: "activation/rollback-started", fault: "unit"},
-	{what: "between the rollback's end and the commit", point: "activation/rollback-ended", fault: "unit"},
+	{what: "before the intent, when the target has just been fetched", point: "activation/fetched", killed: "R03", cut: "R04"},
+	{what: "between the intent and the guard", point: "agent/activation-started", killed: "R05", cut: "R13"},
+	{what: "between the guard and the unit", point: "activation/switch-marked", killed: "R05", cut: "R13"},
+	{what: "when the unit was started and its id not recorded", point: "activation/switch-started", killed: "R06 R07", cut: "R13"},
+	{what: "while the unit runs", fault: "slow", killed: "R06", cut: "R13"},
+	{what: "between the unit's end and the commit", point: "activation/switch-ended", killed: "R07", cut: "R13"},
+	{what: "when the completion is committed", point: "agent/activation-completed", killed: "R20", cut: "R13"},
+	{what: "when the confirmation is committed", point: "agent/confirmed", killed: "R20", cut: "R13"},
+	{what: "between the profile and the boot loader", point: "activation/profile-set", killed: "R20", cut: "R13"},
+	{what: "when the boot loader is written, and that is not committed", point: "activation/boot-verified", boots: true, killed: "R20", cut: "R22"},
+	{what: "when the end is committed, and the lease is still there", point: "agent/converged", boots: true, killed: "R29", cut: "R29"},
+	{what: "when the failure is committed, and the rollback not begun", point: "agent/activation-failed", fault: "unit", killed: "R27", cut: "R27"},
+	{what: "in the middle of the rollback", point: "activation/rollback-started", fault: "unit", killed: "R26 R27", cut: "R27"},
+	{what: "between the rollback's end and the commit", point: "activation/rollback-ended", fault: "unit", killed: "R27", cut: "R27"},
 }
 
 // TestKills kills the agent of a host at every moment of a switch. It ends where it
@@ -45,10 +48,12 @@ func TestKills(t *testing.T) {
 		if m.point == "" {
 			s.Switching(system)
 			s.Signal("KILL")
+			s.meets(m.what, m.killed, "code=killed", 0)
 			s.LetGo()
 			return
 		}
 		s.reached("kill", m.point)
+		s.meets(m.what, m.killed, "crashpoint: kill at "+m.point, 0)
 	}, "kill")
 }
 
@@ -87,6 +92,7 @@ func atMoments(t *testing.T, happen func(s *Solo, m moment, system string), mode
 				happen(s, m, system)
 				if mode == "stop" {
 					s.cameUp(m, on, system)
+					s.meets(m.what, m.cut, "", 0)
 				}
 				if m.fault == "unit" {
 					s.Ended(m.what, rollout, lifecycle.Reverted, lifecycle.CauseSwitch, on)
