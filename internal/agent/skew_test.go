@@ -57,6 +57,13 @@ func (s *shifted) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// seen is what came, by now.
+func (s *shifted) seen() (issued int, reports []wire.BootstrapReport, beats []wire.HeartbeatRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.issued, slices.Clone(s.reports), slices.Clone(s.beats)
+}
+
 // shift has the host enrol at a control plane whose clock is ahead.
 func (w *world) shift(ahead time.Duration) *shifted {
 	w.t.Helper()
@@ -103,14 +110,13 @@ func TestEnrolmentWithClocksThatAreApart(t *testing.T) {
 				time.Sleep(2 * time.Hour) // the authority is older than any of the clocks
 				s := w.shift(ahead)
 				time.Sleep(10 * time.Minute)
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				if s.issued != 1 || len(s.reports) != 0 || len(s.beats) == 0 {
-					t.Fatalf("%d certificates, %d reports, %d heartbeats\n%s", s.issued, len(s.reports), len(s.beats), w.logTail())
+				issued, reports, beats := s.seen()
+				if issued != 1 || len(reports) != 0 || len(beats) == 0 {
+					t.Fatalf("%d certificates, %d reports, %d heartbeats\n%s", issued, len(reports), len(beats), w.logTail())
 				}
-				i := slices.IndexFunc(s.beats, func(b wire.HeartbeatRequest) bool { return b.Clock != nil && b.Clock.OffsetMs != 0 })
-				if i < 0 || (time.Duration(s.beats[i].Clock.OffsetMs)*time.Millisecond+ahead).Abs() > 2*time.Second {
-					t.Errorf("the heartbeats do not say how far the clocks are apart: %+v", s.beats)
+				i := slices.IndexFunc(beats, func(b wire.HeartbeatRequest) bool { return b.Clock != nil && b.Clock.OffsetMs != 0 })
+				if i < 0 || (time.Duration(beats[i].Clock.OffsetMs)*time.Millisecond+ahead).Abs() > 2*time.Second {
+					t.Errorf("the heartbeats do not say how far the clocks are apart: %+v", beats)
 				}
 			})
 		})
@@ -124,20 +130,21 @@ func TestEnrolmentWithClocksThatAreApart(t *testing.T) {
 			if _, err := os.Stat(w.path("state/agent-cert.pem")); err == nil {
 				t.Error("a certificate of the future was stored")
 			}
-			s.mu.Lock()
-			if len(s.reports) == 0 || s.reports[0].Event.Kind != wire.BootstrapTrustError {
-				t.Fatalf("the reports are %+v", s.reports)
+			issued, reports, _ := s.seen()
+			if len(reports) == 0 || reports[0].Event.Kind != wire.BootstrapTrustError {
+				t.Fatalf("the reports are %+v", reports)
 			}
-			for _, text := range []string{s.reports[0].Event.Reason, w.logText()} {
+			for _, text := range []string{reports[0].Event.Reason, w.logText()} {
 				for _, moment := range []time.Time{now, now.Add(time.Hour)} {
 					if want := moment.UTC().Format("2006-01-02T15:04"); !strings.Contains(text, want) {
 						t.Errorf("%s is not told: %s", want, text)
 					}
 				}
 			}
-			if s.issued > 10 {
-				t.Errorf("%d certificates were issued for nothing in 5 minutes", s.issued)
+			if issued > 10 {
+				t.Errorf("%d certificates were issued for nothing in 5 minutes", issued)
 			}
+			s.mu.Lock()
 			s.ahead = 0 // somebody set the clock
 			s.mu.Unlock()
 			w.eventually("it has enrolled", func() bool { _, err := os.Stat(w.path("state/agent-cert.pem")); return err == nil })

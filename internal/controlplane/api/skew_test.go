@@ -151,7 +151,7 @@ func TestACertificateIsTakenOnceItsTimeHasCome(t *testing.T) {
 	f.Publish("aa", system)
 	p := serve(t, f)
 	p.ready("stable@aa")
-	agent := p.client(agentCert(t, p.ca, h, time.Now().Add(62*time.Second), time.Hour))
+	agent := p.client(agentCert(t, p.ca, h, time.Now().Add(64*time.Second), time.Hour))
 	agent.want("GET", wire.PathWhoami, nil, 403, wire.SlugCertNotYet)
 	p.within(20*time.Second, "it is taken", func() bool {
 		got, _, _ := agent.ask("GET", wire.PathWhoami, nil)
