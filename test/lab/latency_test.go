@@ -11,33 +11,37 @@ import (
 )
 
 // TestLatencies measures how long the agent takes from the end of a unit to the
-// event, and from a failure to the start of the way back. It runs alone.
+// event, and from a failure to the first unit of the way back. It runs alone. The
+// medians count: what else the machine does must not decide.
 func TestLatencies(t *testing.T) {
 	s := NewSolo(t, SoloConfig{Probes: healthy})
-	const limit = 200 * time.Millisecond
+	var completed, back []time.Duration
 	for i := range 3 {
 		good := s.System(fmt.Sprint(2*i+2), "")
 		r := s.Release(good)
 		s.Until("the switch to end", r, lifecycle.Converged)
-		s.within(limit, "switch unit ended → completed",
-			s.unitTime("nixfleet-switch", "ExecMainExitTimestamp"), s.eventTime(r, lifecycle.KindActivationCompleted))
+		completed = append(completed, s.eventTime(r, lifecycle.KindActivationCompleted).Sub(s.unitTime("nixfleet-switch", "ExecMainExitTimestamp")))
 
 		sick := s.System(fmt.Sprint(2*i+3), "probe")
 		r = s.Release(sick)
 		s.Until("the way back to end", r, lifecycle.Reverted)
-		s.within(limit, "failure known → rollback unit started",
-			s.eventTime(r, lifecycle.KindFailed), s.unitTime("nixfleet-boot", "ExecMainStartTimestamp"))
+		back = append(back, s.unitTime("nixfleet-boot", "ExecMainStartTimestamp").Sub(s.eventTime(r, lifecycle.KindFailed)))
 	}
+	s.within("switch unit ended → completed", completed)
+	s.within("failure known → rollback unit started", back)
 }
 
-func (s *Solo) within(limit time.Duration, what string, from, to time.Time) {
+// within judges the median of some times.
+func (s *Solo) within(what string, took []time.Duration) {
 	s.T.Helper()
-	verdict, took := "PASS", to.Sub(from)
-	if took < 0 || took > limit {
+	const limit = 200 * time.Millisecond
+	verdict := "PASS"
+	slices.Sort(took)
+	if median := took[len(took)/2]; took[0] < 0 || median > limit {
 		verdict = "FAIL"
-		s.T.Errorf("FAIL %s: %s, want at most %s", what, took, limit)
+		s.T.Errorf("FAIL %s: %s, want at most %s", what, median, limit)
 	}
-	s.T.Logf("%s %s: %d ms", verdict, what, took.Milliseconds())
+	s.T.Logf("%s %s: %v", verdict, what, took)
 }
 
 // unitTime is when a unit's program began or ended.

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"nixfleet/internal/lifecycle"
 )
@@ -74,23 +73,15 @@ func (s *Solo) guardIsDone(on string) {
 	})
 }
 
-// TestRecoveryRows lets the agents of a host meet rows of docs/recovery.md that no
-// moment of a switch leads to.
-func TestRecoveryRows(t *testing.T) {
+// TestRecoveryRowsOfSoaks lets the agents of a host meet rows of docs/recovery.md
+// while it is on trial, and after it.
+func TestRecoveryRowsOfSoaks(t *testing.T) {
 	t.Parallel()
-	s := NewSolo(t, SoloConfig{Crashpoints: true, SoakSecs: 15, Limit: 7 * time.Minute})
+	s := NewSolo(t, SoloConfig{SoakSecs: 15})
+	live := func(system string) { s.Run(system+"/bin/switch-to-configuration", "test") }
 	if first := s.rowsMet(""); len(first) == 0 || first[0] != "R01" {
 		t.Errorf("FAIL: an agent that knows no rollout met the rows %v", first)
 	}
-	live := func(system string) { s.Run(system+"/bin/switch-to-configuration", "test") }
-	booted := func(what, row string, boot func()) {
-		t.Helper()
-		boot()
-		s.meets(what, row, "", 0)
-	}
-	cut := func() { s.PowerCut(nil) }
-	kill := func() { s.Signal("KILL") }
-
 	s.next("converged", "R29", func() { s.service("restart") })
 	second, third := s.System("2", ""), s.System("3", "")
 	r := s.Release(second)
@@ -103,9 +94,39 @@ func TestRecoveryRows(t *testing.T) {
 	s.Until("the end", r, lifecycle.Failed)
 	s.next("given up, and nothing owed", "R31", func() { s.service("restart") })
 
+	silent := s.System("4", "")
+	r = s.Release(silent)
+	s.Until("the soak", r, lifecycle.Soaking)
+	s.next("the guard went back", "R24", func() { s.Signal("STOP") })
+	s.Ended("a silent agent", r, lifecycle.Reverted, lifecycle.CauseConfirm, second)
+
+	persisted := s.System("5", "")
+	r = s.Release(persisted)
+	s.Eventually("it to be persisted", func() bool {
+		seen, err := s.Observe(s.Ctx)
+		return err == nil && seen == On(persisted) && s.Row(r).State == lifecycle.Soaking
+	})
+	s.Restart()
+	s.meets("booted in the soak", "R22", "", 0)
+	s.Ended("booted in the soak", r, lifecycle.Converged, "", persisted)
+}
+
+// TestRecoveryRowsOfSwitches is the same for rows that a switch, or a target that is
+// staged, leads to.
+func TestRecoveryRowsOfSwitches(t *testing.T) {
+	t.Parallel()
+	s := NewSolo(t, SoloConfig{Crashpoints: true})
+	booted := func(what, row string, boot func()) {
+		t.Helper()
+		boot()
+		s.meets(what, row, "", 0)
+	}
+	cut := func() { s.PowerCut(nil) }
+	kill := func() { s.Signal("KILL") }
+
 	bus := s.System("4", "", "dbus=2")
 	s.arm("kill:activation/profile-set")
-	r = s.Release(bus)
+	r := s.Release(bus)
 	s.reached("kill", "activation/profile-set")
 	s.meets("killed while it staged", "R12", "crashpoint: kill at", 0)
 	s.Until("it to be staged", r, lifecycle.Deferred)
@@ -140,21 +161,6 @@ func TestRecoveryRows(t *testing.T) {
 	s.next("nobody saw the end of the switch, and the target runs", "R08", kill)
 	s.Ended("an unseen switch", r, lifecycle.Converged, "", unseen)
 
-	silent := s.System("9", "", "dbus=2", "interface=2")
-	r = s.Release(silent)
-	s.Until("the soak", r, lifecycle.Soaking)
-	s.next("the guard went back", "R24", func() { s.Signal("STOP") })
-	s.Ended("a silent agent", r, lifecycle.Reverted, lifecycle.CauseConfirm, unseen)
-
-	persisted := s.System("10", "", "dbus=2", "interface=2")
-	r = s.Release(persisted)
-	s.Eventually("it to be persisted", func() bool {
-		seen, err := s.Observe(s.Ctx)
-		return err == nil && seen == On(persisted) && s.Row(r).State == lifecycle.Soaking
-	})
-	booted("booted in the soak", "R22", s.Restart)
-	s.Ended("booted in the soak", r, lifecycle.Converged, "", persisted)
-
 	staging := s.System("11", "", "dbus=3", "interface=2")
 	s.arm("stop:activation/profile-set")
 	r = s.Release(staging)
@@ -172,11 +178,11 @@ func TestRecoveryRows(t *testing.T) {
 	s.Ended("staged by a power cut", r, lifecycle.Converged, "", written)
 }
 
-// TestRecoveryRowsOfGuards is the same for rows that only a guard, or a rollback
-// under way, leads to.
-func TestRecoveryRowsOfGuards(t *testing.T) {
+// TestRecoveryRowsOfRollbacks is the same for rows that a rollback under way leads
+// to.
+func TestRecoveryRowsOfRollbacks(t *testing.T) {
 	t.Parallel()
-	s := NewSolo(t, SoloConfig{Crashpoints: true, SoakSecs: 15, Limit: 7 * time.Minute})
+	s := NewSolo(t, SoloConfig{Crashpoints: true})
 	rollsBack := func() {
 		t.Helper()
 		s.Eventually("the way back to be under way", func() bool {
@@ -215,9 +221,16 @@ func TestRecoveryRowsOfGuards(t *testing.T) {
 	s.PowerCut(nil)
 	s.meets("booted into the target in its switch", "R16", "", 0)
 	s.Ended("booted into the target in its switch", r, lifecycle.Converged, "", chosen)
+}
+
+// TestRecoveryRowsOfGuards is the same for rows that only a guard leads to.
+func TestRecoveryRowsOfGuards(t *testing.T) {
+	t.Parallel()
+	s := NewSolo(t, SoloConfig{Crashpoints: true, SoakSecs: 15})
+	chosen := s.First
 
 	old := s.System("6", "", "dbus=2")
-	r = s.Release(old)
+	r := s.Release(old)
 	s.staged("a target that waits for a boot", r, chosen, old)
 	s.Put("/boot/default-system", chosen+"\n", 0o644)
 	s.Restart()
