@@ -205,7 +205,7 @@ func (tr trial) run(t *testing.T, bin string, power bool) result {
 	if tr.story.finish != nil {
 		tr.story.finish(w)
 	}
-	w.settle(tr.ending())
+	w.settle(tr.ending(power))
 	w.judge()
 	return r
 }
@@ -253,17 +253,16 @@ certificate for its token; and no lease, no claim and no outcome of a guard was 
 
 // row is a trial's line in the table.
 func (tr trial) row(p point, killed, cut result) string {
-	end := fmt.Sprintf("%s on %s", tr.ending().state, tr.ending().on)
 	runs, boots := killed.runs, killed.boots
 	if tr.anyMoment {
 		runs, boots = "prior or target", "prior or target"
 	}
 	after := "–"
 	if tr.power {
-		after = fmt.Sprintf("wakes in %s, %s", cut.wakes, end)
+		after = fmt.Sprintf("wakes in %s, %s", cut.wakes, tr.ending(true))
 	}
 	return fmt.Sprintf("| `%s` | [%s](../%s) | %s | %s | %s | %s | %s | %s | %s |\n",
-		tr.at, filepath.Base(p.file), filepath.ToSlash(p.file), tr.of, p.durable, tr.story.when, runs, boots, end, after)
+		tr.at, filepath.Base(p.file), filepath.ToSlash(p.file), tr.of, p.durable, tr.story.when, runs, boots, tr.ending(false), after)
 }
 
 // compare holds the table in docs against what was seen, or writes it. When only

@@ -29,7 +29,7 @@ func (w *world) settle(e ending) {
 	if e.later {
 		rollout = w.second
 	}
-	w.eventually(fmt.Sprintf("it is %s on %s", e.state, e.on), func() (bool, string) {
+	w.eventually(fmt.Sprintf("it is %s", e), func() (bool, string) {
 		state, text := w.state(rollout)
 		there, machine := w.is(e.on, e.on)()
 		told, view := w.tells(e.on)
