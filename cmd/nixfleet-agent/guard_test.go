@@ -18,12 +18,9 @@ import (
 // TestMain lets this test program be the child process of the program.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == "guard-view" || os.Args[1] == "check-journal") {
-		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
-	}
-	if len(os.Args) > 1 && os.Args[1] == "check-journal" {
-		if filepath.Base(os.Args[2]) == "ended.db" {
+		if filepath.Base(os.Args[2]) == endedCheck {
 			syscall.Kill(os.Getpid(), syscall.SIGTERM)
-			select {}
+			select {} // the signal ends it
 		}
 		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
