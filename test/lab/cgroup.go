@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 )
 
 const cgroupPrefix = "nixfleet-lab-"
@@ -44,7 +42,7 @@ func sweepCgroups() {
 		left, _ := filepath.Glob(filepath.Join(h, cgroupPrefix+"*")) // the pattern is a constant
 		for _, dir := range left {
 			owner, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), cgroupPrefix), "-")
-			if pid, err := strconv.Atoi(owner); err != nil || pid != os.Getpid() && syscall.Kill(pid, 0) == nil {
+			if !ours(owner) {
 				continue // another lab lives in it
 			}
 			var all []string

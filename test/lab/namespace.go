@@ -28,7 +28,6 @@ func Main(m *testing.M) int {
 			fmt.Fprintln(os.Stderr, "lab:", err)
 			return 1
 		}
-		defer cleanUp()
 		return m.Run()
 	}
 	if err := able(); err != nil {
@@ -38,7 +37,7 @@ func Main(m *testing.M) int {
 		}
 		return 0
 	}
-	defer sweepCgroups()
+	defer sweep()
 	code, err := unshare()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)
@@ -137,8 +136,8 @@ func furnish() error {
 	if err := run("ip", "link", "set", "lo", "up"); err != nil {
 		return err
 	}
-	var err error
-	if scratch, err = os.MkdirTemp("", "nixfleet-lab-"); err != nil {
+	scratch = scratchOf(os.Getenv(inner))
+	if err := os.Mkdir(scratch, 0o700); err != nil {
 		return err
 	}
 	// systemd-nspawn keeps copies of all mounts, as slaves of those that are shared:
@@ -155,12 +154,27 @@ func furnish() error {
 // scratch is a folder for what all tests of this run make.
 var scratch string
 
-// cleanUp removes it.
-func cleanUp() {
-	err := errors.Join(unix.Unmount(scratch, unix.MNT_DETACH), os.RemoveAll(scratch))
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "lab:", err)
+// scratchOf names it after the process id outside.
+func scratchOf(pid string) string { return filepath.Join(os.TempDir(), scratchPrefix+pid) }
+
+const scratchPrefix = "nixfleet-lab-"
+
+// sweep removes what this run left, and runs that were killed.
+func sweep() {
+	sweepCgroups()
+	left, _ := filepath.Glob(scratchOf("*")) // the pattern is a constant
+	for _, dir := range left {
+		if ours(strings.TrimPrefix(filepath.Base(dir), scratchPrefix)) {
+			_ = os.RemoveAll(dir) // the next run tries again
+		}
 	}
+}
+
+// ours tells whether what carries a process id is for this process to remove:
+// its own, or that of a lab that is gone.
+func ours(pid string) bool {
+	owner, err := strconv.Atoi(pid)
+	return err == nil && (owner == os.Getpid() || syscall.Kill(owner, 0) != nil)
 }
 
 // run runs a command to its end; its error carries what it printed.
