@@ -49,9 +49,15 @@ func (l *log) append(e entry) error {
 	if err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
-	_, err = f.Write(append(line, '\n'))
-	// The folder too: the file may be new.
-	if err := errors.Join(err, f.Sync(), f.Close(), durable.SyncDir(filepath.Dir(l.file))); err != nil {
+	info, err := f.Stat()
+	if err == nil {
+		_, err = f.Write(append(line, '\n'))
+	}
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil && info.Size() == 0 { // it is new, and so is its name
+		err = durable.SyncDir(filepath.Dir(l.file))
+	}
+	if err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
 	return nil
