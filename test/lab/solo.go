@@ -248,9 +248,10 @@ func (s *Solo) Switching(system string) {
 
 // status is what the agent on the host says about itself.
 type status struct {
-	State     lifecycle.State
-	Rollout   string
-	WaitingOn []struct {
+	State             lifecycle.State
+	Rollout           string
+	ClockSynchronised bool
+	WaitingOn         []struct {
 		On  wire.WaitingOn
 		Why string
 	}
