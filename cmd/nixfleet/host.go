@@ -47,22 +47,26 @@ type hostShowCmd struct {
 }
 
 func (c *hostShowCmd) Run(e *env) error {
-	client, err := c.client()
+	h, err := c.host(e, c.Name)
 	if err != nil {
 		return err
-	}
-	defer client.Close()
-	h, err := operator.Get[wire.HostView](e.ctx, client, wire.Fill(wire.PathHost, c.Name))
-	if err != nil {
-		return notFound(err, "there is no host %s; nixfleet host list names them", c.Name)
 	}
 	if c.JSON {
 		return writeJSON(e.out, h)
 	}
-	fields := fields{{"host", h.Hostname}, {"channel", h.Channel}, {"system", h.System}, {"tags", strings.Join(h.Tags, ", ")}}
+	all := append(fields{{"host", h.Hostname}, {"why", h.Why}}, hostFields(e, h)...)
+	all.write(e.out, e.styles)
+	return nil
+}
+
+// hostFields are the facts about a host.
+func hostFields(e *env, h wire.HostView) fields {
+	fields := fields{{"channel", h.Channel}, {"system", h.System}, {"tags", strings.Join(h.Tags, ", ")}}
 	fields.add("rollout", h.RolloutID)
+	if h.RolloutID != "" {
+		fields.add("wave", fmt.Sprint(h.Wave))
+	}
 	fields.add("state", e.styles.state(h.State)+", "+ago(h.Since))
-	fields.add("why", h.Why)
 	fields.add("conditions", strings.Join(h.Conditions, ", "))
 	for _, w := range h.WaitingOn {
 		fields.add("waiting", w.Sentence())
@@ -89,8 +93,7 @@ func (c *hostShowCmd) Run(e *env) error {
 	for _, name := range slices.Sorted(maps.Keys(h.Probes)) {
 		fields.add("probe "+name, string(h.Probes[name]))
 	}
-	fields.write(e.out, e.styles)
-	return nil
+	return fields
 }
 
 // fields are lines of a name and a value; those without a value are left out.

@@ -37,6 +37,7 @@ type cli struct {
 	Init         initCmd         `cmd:"" help:"Make a new fleet folder: keys, certificates, trust roots and an example fleet."`
 	Release      releaseCmd      `cmd:"" help:"Sign a fleet with its closures and publish it."`
 	Status       statusCmd       `cmd:"" help:"Show the fleet."`
+	Why          whyCmd          `cmd:"" help:"Say why a host is not converged, and the facts behind it."`
 	Rollout      rolloutCmd      `cmd:"" help:"Look at rollouts, and wait for one."`
 	Host         hostCmd         `cmd:"" help:"Look at hosts, add and forget them."`
 	Channel      channelCmd      `cmd:"" help:"Look at channels, pause and resume them."`

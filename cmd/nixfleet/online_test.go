@@ -150,6 +150,15 @@ func TestHostShow(t *testing.T) {
 		}
 		wantHas(t, out, "Soaking", "Its soak has not ended.", "Waiting for the soak to end.", "probe http", "(EnrollmentFailed): the token has expired")
 	}
+	code, out, _ := p.ask(t, "why", "web-01")
+	if code != 0 || !strings.HasPrefix(out, "web-01: Its soak has not ended.\n\n") {
+		t.Errorf("why: exit %d: %s", code, out)
+	}
+	wantHas(t, out, "Waiting for the soak to end.", "probe http", "(EnrollmentFailed): the token has expired")
+	p.set("/v1/hosts/web-02", wire.HostView{Hostname: "web-02", State: lifecycle.Converged, Target: "00000000000000000000000000000000-sys-1", Since: time.Now().Add(-time.Hour)})
+	if _, out, _ := p.ask(t, "why", "web-02"); !strings.HasPrefix(out, "web-02: It is converged on 000000-sys-1, 1 h ago.\n") {
+		t.Errorf("why of a converged host: %s", out)
+	}
 	code, _, errOut := p.ask(t, "host", "show", "web-99")
 	if code != 1 || !strings.Contains(errOut, "there is no host web-99; nixfleet host list names them") {
 		t.Errorf("exit %d: %s", code, errOut)

@@ -20,6 +20,28 @@ const (
 	GateBudget      Gate = "budget"
 )
 
+var sentences = map[Gate]string{
+	GateRecovering:  "The control plane has lost a part of its memory and hands out nothing until it is told that it is whole again",
+	GateFreshness:   "The host would refuse its manifest as stale",
+	GatePaused:      "Its channel is paused",
+	GateHalted:      "Its rollout is halted",
+	GateQuarantine:  "Its target has failed in this channel and is in quarantine",
+	GateChannelEdge: "Another channel goes first",
+	GateWave:        "An earlier wave is not done",
+	GateHostEdge:    "Another host goes first",
+	GateHealth:      "A host of an earlier wave is not healthy",
+	GateBudget:      "As many hosts as may be are under way already",
+}
+
+// Sentence says for people what the gate holds a host back for, without a full
+// stop: what it blocks on follows.
+func (g Gate) Sentence() string {
+	if sentence, ok := sentences[g]; ok {
+		return sentence
+	}
+	return "Held back by " + string(g)
+}
+
 // blocked asks the gates in their order. Each answers on what it blocks, or "".
 // What it answers names causes and not counts, so that it changes, and is
 // recorded, only when the cause does.

@@ -3,13 +3,11 @@ package core
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"nixfleet/internal/fleet"
-	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/rollout"
 	"nixfleet/internal/trust"
 	"nixfleet/internal/wire"
@@ -96,7 +94,7 @@ func (c *Core) hostView(s *state, host string) wire.HostView {
 		v.CertificateNotAfter = cert.NotAfter
 	}
 	v.Conditions = c.conditions(s, host, r, h)
-	v.Why = why(v, r, h)
+	v.Why = why(v, h)
 	if f, forgotten := s.world.Forgotten[host]; forgotten {
 		v.Why = "It was forgotten by " + f.Who + ": " + f.Why
 	}
@@ -143,37 +141,6 @@ func (c *Core) conditions(s *state, host string, r *rollout.Rollout, h *rollout.
 
 func (s *state) quarantined(channel string, c fleet.Closure) bool {
 	return slices.ContainsFunc(s.world.Quarantines, func(q rollout.Quarantine) bool { return q.Channel == channel && q.Closure == c })
-}
-
-// why is the one sentence that answers "why is it not converged?".
-func why(v wire.HostView, r *rollout.Rollout, h *rollout.HostRow) string {
-	switch {
-	case h == nil && v.Channel == "":
-		return "It is not in the fleet document."
-	case h == nil:
-		return "No rollout of its channel has a target for it."
-	case h.State == lifecycle.Converged:
-		return ""
-	case h.Lost != nil:
-		return "It fell silent in the middle of a change and counts as failed until it returns or is skipped."
-	case h.Failure != nil:
-		return fmt.Sprintf("It gave up the target (%s): %s", h.Failure.Cause, h.Failure.Detail)
-	case h.Skip != nil:
-		return fmt.Sprintf("It is skipped (%s): %s", h.Skip.Reason, h.Skip.Why)
-	case h.State == lifecycle.Pending && v.Deferral != nil:
-		return fmt.Sprintf("Held by %s: %s", v.Deferral.Gate, v.Deferral.Reason)
-	case h.Reject != nil:
-		return fmt.Sprintf("It refused the order (%s): %s", h.Reject.Reason, h.Reject.Detail)
-	case v.Enrolment != nil:
-		return fmt.Sprintf("It has no certificate (%s): %s", v.Enrolment.Kind, v.Enrolment.Reason)
-	case h.Order != nil:
-		return "It was handed the order and has not answered yet."
-	case h.State == lifecycle.Pending:
-		return "It has not asked for an order yet."
-	case len(v.WaitingOn) > 0:
-		return v.WaitingOn[0].Sentence()
-	}
-	return fmt.Sprintf("It is %s.", h.State)
 }
 
 // apart is by how much the host's clock and this one's differ, as the host said.
