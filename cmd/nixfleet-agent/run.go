@@ -36,7 +36,7 @@ type runCmd struct {
 	ClientKey          string      `placeholder:"FILE" help:"Its ed25519 key, PEM or OpenSSH; the SSH host key when unset."`
 	BootstrapTokenFile string      `placeholder:"FILE" help:"Enrol with this token when there is no usable certificate."`
 	StateDir           string      `default:"/var/lib/nixfleet-agent" placeholder:"DIR" help:"Where the agent remembers; must survive reboots."`
-	ComplianceGateMode string      `default:"auto" enum:"disabled,permissive,enforce,auto" placeholder:"MODE" help:"What evidence probes will count for: ${enum}. Has no effect yet, because they cannot run yet and fail."`
+	ComplianceGateMode string      `default:"auto" enum:"disabled,permissive,enforce,auto" placeholder:"MODE" help:"What evidence probes count for where the signed manifest does not say: ${enum}. auto is permissive where compliance-evidence-collector.service exists, else disabled."`
 	SSHHostKeyFile     string      `name:"ssh-host-key-file" default:"/etc/ssh/ssh_host_ed25519_key" placeholder:"FILE" help:"Signs events and evidence."`
 	HealthChecksConfig string      `default:"/etc/nixfleet/agent/health-checks.json" placeholder:"FILE" help:"The probes of this system."`
 	RenewalThreshold   fraction    `default:"0.5" placeholder:"FRACTION" help:"Renew when this fraction of the certificate's validity is left."`

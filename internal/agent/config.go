@@ -25,7 +25,7 @@ type Config struct {
 	StateDir           string
 	HealthChecksFile   string
 
-	ComplianceMode     string
+	ComplianceMode     string        // of manifests that name none: fleet's words, or auto
 	RenewalThreshold   float64       // fraction of a certificate's validity that is left
 	MaxFreshnessWindow time.Duration // 0: the signed window alone
 	ClockPolicy        ClockPolicy

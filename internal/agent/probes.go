@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,7 +12,9 @@ import (
 	"time"
 
 	"nixfleet/internal/agent/activation"
+	"nixfleet/internal/agent/host"
 	"nixfleet/internal/agent/probe"
+	"nixfleet/internal/fleet"
 	"nixfleet/internal/lifecycle"
 )
 
@@ -21,7 +26,7 @@ const afterConvergence = 10 * time.Minute
 // until another one.
 func (a *Agent) probe(ctx context.Context, e *entry) error {
 	rollout, epoch := e.Host.Rollout, e.Host.CompletedActive
-	topology := probe.Load(a.cfg.HealthChecksFile, a.cfg.Probes)
+	topology := probe.Load(a.cfg.HealthChecksFile, a.probeMachine(ctx, e))
 	if gate := e.Host.Policy.HealthGate.SystemdFailedUnits; gate != nil {
 		topology = topology.With(a.failedUnitsProbe(ctx, rollout, gate.Max))
 	}
@@ -39,6 +44,78 @@ func (a *Agent) probe(ctx context.Context, e *entry) error {
 	a.scheduler.Store(scheduler)
 	scheduler.Run(ctx)
 	return ctx.Err()
+}
+
+// probeMachine is what the rollout's probes touch.
+func (a *Agent) probeMachine(ctx context.Context, e *entry) probe.Machine {
+	m, rollout := a.cfg.Probes, e.Host.Rollout
+	if m.Unit == nil {
+		m.Unit = a.unitState
+	}
+	m.Evidence = probe.Evidence{
+		Host: a.cfg.MachineID,
+		Key:  a.key.Public().(ed25519.PublicKey),
+		LiveSince: func() time.Time {
+			if e := a.reducer.view().find(rollout); e != nil {
+				return e.soaksSince(time.Now())
+			}
+			return time.Time{}
+		},
+		Most: complianceMode(ctx, cmp.Or(e.Compliance, a.cfg.ComplianceMode), m),
+	}
+	return m
+}
+
+func (a *Agent) unitState(ctx context.Context, name string) (probe.UnitState, error) {
+	units, ok := a.machine.(host.UnitReader)
+	if !ok {
+		return probe.UnitState{}, host.ErrNoSystemd
+	}
+	u, err := units.UnitState(ctx, name)
+	return probe.UnitState(u), err
+}
+
+// The unit of a host that collects evidence.
+const (
+	evidenceCollector = "compliance-evidence-collector.service"
+	collectorTimeout  = 5 * time.Second // to ask whether it is there
+)
+
+// complianceMode is the strictest mode that evidence probes may have. Where it is
+// left to the host, evidence is looked at where somebody collects it, and decides
+// nothing.
+func complianceMode(ctx context.Context, mode string, m probe.Machine) lifecycle.Mode {
+	switch mode {
+	case fleet.ComplianceEnforce:
+		return lifecycle.Enforce
+	case fleet.CompliancePermissive:
+		return lifecycle.Observe
+	case fleet.ComplianceDisabled:
+		return lifecycle.Disabled
+	}
+	ctx, cancel := context.WithTimeout(ctx, collectorTimeout) // no probe waits for longer
+	defer cancel()
+	collector, err := m.Unit(ctx, evidenceCollector)
+	if errors.Is(err, host.ErrNoSystemd) || err == nil && collector.Load == "not-found" {
+		return lifecycle.Disabled
+	}
+	return lifecycle.Observe
+}
+
+// soaksSince is since when the system that soaks is live, by the clock of now;
+// zero when none does, and when nothing was switched. The time that was written
+// down counts unless the clock was set back since: then the running time does,
+// which no clock step changes.
+func (e *entry) soaksSince(now time.Time) time.Time {
+	h := e.Host
+	if h.State != lifecycle.Soaking || h.Unchanged() {
+		return time.Time{}
+	}
+	running := now.Add(-time.Duration(e.active(now)-h.CompletedActive) * time.Second).Round(0)
+	if running.Before(h.CompletedAt) {
+		return running
+	}
+	return h.CompletedAt
 }
 
 // failedUnitsProbe is the probe that the manifest's health gate asks for: no more

@@ -281,8 +281,9 @@ func (w *world) settings() agent.Config {
 		Probes: probe.Machine{
 			Exec: func(context.Context, probe.Command) (probe.Exit, error) {
 				w.mu.Lock()
-				defer w.mu.Unlock()
-				return w.probe(), nil
+				run := w.probe
+				w.mu.Unlock()
+				return run(), nil
 			},
 		},
 	}

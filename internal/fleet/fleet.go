@@ -52,6 +52,14 @@ type Channel struct {
 	Compliance               Compliance `json:"compliance"`
 }
 
+// What evidence of compliance counts for on a channel's hosts: all that its probes
+// say, nothing but a report, or nothing at all.
+const (
+	ComplianceEnforce    = "enforce"
+	CompliancePermissive = "permissive"
+	ComplianceDisabled   = "disabled"
+)
+
 // Compliance is what a channel's hosts must prove.
 type Compliance struct {
 	Frameworks []string `json:"frameworks"`

@@ -70,7 +70,7 @@ func (f *Fleet) validateChannel(name string, found *problems) {
 
 // checkComplianceMode takes the modes, and none: then the agent's flag decides.
 func checkComplianceMode(path, mode string, found *problems) {
-	found.oneOf(path, mode, "", "disabled", "permissive", "enforce")
+	found.oneOf(path, mode, "", ComplianceDisabled, CompliancePermissive, ComplianceEnforce)
 }
 
 func (f *Fleet) validatePolicy(name string, found *problems) {

@@ -249,6 +249,22 @@ type Units struct {
 	Settled bool `json:"settled,omitempty"`
 }
 
+// UnitState is what systemd says about one unit, in its words.
+type UnitState struct {
+	Load, Active string
+	Result       string // "" where the unit's type has none
+}
+
+// UnitReader is a machine whose services systemd manages.
+type UnitReader interface {
+	// UnitState asks about a unit by its whole name. One that is not known has the
+	// load state "not-found" and is no error. ErrNoSystemd: it does not run.
+	UnitState(ctx context.Context, name string) (UnitState, error)
+}
+
+// ErrNoSystemd: nobody can be asked about units.
+var ErrNoSystemd = errors.New("there is no systemd on this host")
+
 // ErrSlotTaken: the slot holds a run that was not cleared.
 var ErrSlotTaken = errors.New("the unit's name is taken")
 

@@ -42,6 +42,10 @@ type Probe struct {
 type Machine struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	Exec func(ctx context.Context, c Command) (Exit, error)
+	// Unit asks the service manager about a unit by its whole name. Nil: there is
+	// none.
+	Unit     func(ctx context.Context, name string) (UnitState, error)
+	Evidence Evidence
 }
 
 func (m Machine) withDefaults() Machine {
@@ -50,6 +54,9 @@ func (m Machine) withDefaults() Machine {
 	}
 	if m.Exec == nil {
 		m.Exec = Exec
+	}
+	if m.Unit == nil {
+		m.Unit = noUnits
 	}
 	return m
 }

@@ -1,7 +1,6 @@
 package probe
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -39,7 +38,7 @@ type settings struct {
 	// exec
 	Command        []string `json:"command"`
 	ExpectExitCode int      `json:"expectExitCode"`
-	TimeoutSecs    int      `json:"timeoutSecs"` // also of http
+	TimeoutSecs    int      `json:"timeoutSecs"` // also of http, unit and evidence
 	User           string   `json:"user"`
 
 	// unit
@@ -68,6 +67,7 @@ func defaults() settings {
 		ConnectTimeoutSecs: 5,
 		TimeoutSecs:        10,
 		EvidencePath:       "/var/lib/nixfleet-compliance/evidence.json",
+		MaxAgeSeconds:      86400,
 	}
 }
 
@@ -95,7 +95,7 @@ func (s settings) validate() error {
 		inRange("expectExitCode", s.ExpectExitCode, 0, 255),
 		inRange("timeoutSecs", s.TimeoutSecs, 1, 3600),
 		inRange("port", s.Port, 0, 65535),
-		inRange("maxAgeSeconds", s.MaxAgeSeconds, 0, 10*365*86400),
+		inRange("maxAgeSeconds", s.MaxAgeSeconds, 1, 10*365*86400),
 	)
 }
 
@@ -133,21 +133,11 @@ func (s settings) check(m Machine) (Func, time.Duration, error) {
 	case KindExec:
 		return s.execCheck(m)
 	case KindUnit:
-		if s.Unit == "" {
-			return nil, 0, errors.New("unit: the name of a systemd unit is needed")
-		}
+		return s.unitCheck(m)
 	case KindEvidence:
-		if s.Framework == "" {
-			return nil, 0, errors.New("framework: the name of a compliance framework is needed")
-		}
+		return s.evidenceCheck(m)
 	}
-	return s.notBuiltIn, time.Second, nil
-}
-
-// notBuiltIn fails closed for kinds that are declared rightly and that this build
-// has no check for.
-func (s settings) notBuiltIn(context.Context) Verdict {
-	return fail(fmt.Sprintf("this build of the agent cannot run %s probes yet; remove the probe or set its mode to disabled", s.Kind))
+	return nil, 0, fmt.Errorf("kind %q has no check", s.Kind) // validate refuses it
 }
 
 func (s settings) timeout() time.Duration { return time.Duration(s.TimeoutSecs) * time.Second }

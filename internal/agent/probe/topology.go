@@ -167,10 +167,14 @@ func (e entry) probe(n int, m Machine) Probe {
 	if err != nil {
 		return failing(e.name, s.kind(), err.Error())
 	}
+	mode := s.Mode
+	if s.Kind == KindEvidence {
+		mode = m.Evidence.mode(mode)
+	}
 	return Probe{
 		Name:     e.name,
 		Kind:     s.Kind,
-		Mode:     s.Mode,
+		Mode:     mode,
 		Interval: time.Duration(s.IntervalSeconds) * time.Second,
 		Grace:    time.Duration(s.StartupGraceSeconds) * time.Second,
 		Timeout:  timeout,

@@ -32,6 +32,9 @@ func TestDefaults(t *testing.T) {
 		"http": {`{"kind":"http","url":"http://[::1]:8080/"}`, 10 * time.Second},
 		"tcp":  {`{"kind":"tcp","port":80,"mode":null}`, 5 * time.Second},
 		"exec": {`{"kind":"exec","command":["true"],"retries":null}`, 10 * time.Second},
+		"unit": {`{"kind":"unit","unit":"nginx"}`, 10 * time.Second},
+
+		"evidence": {`{"kind":"evidence","framework":"nis2"}`, 10 * time.Second},
 	} {
 		got := parse(`{"p":` + probe.text + `}`).Probes[0]
 		if got.Kind != kind || got.Mode != lifecycle.Enforce || got.Interval != 30*time.Second || got.Timeout != probe.timeout ||
@@ -86,20 +89,6 @@ func TestNamesStayUnique(t *testing.T) {
 	}
 	if want := []string{"invalid-name-1", "invalid-name-2", "invalid-name-3", "invalid-name-4", "invalid-name-5"}; !slices.Equal(names, want) {
 		t.Error(names)
-	}
-}
-
-// TestKindsOfLaterBuildsFail: what is declared and cannot be checked is not
-// healthy. Its mode stays, so that it can be disabled.
-func TestKindsOfLaterBuildsFail(t *testing.T) {
-	topology := parse(`{"e":{"kind":"evidence","framework":"nis2","mode":"disabled","controls":{"AC-1":{"mode":"observe","reason":"known"}}},"u":{"kind":"unit","unit":"nginx.service"}}`)
-	if topology.Probes[0].Mode != lifecycle.Disabled || topology.Probes[1].Mode != lifecycle.Enforce {
-		t.Errorf("%+v", topology.Declared())
-	}
-	for _, p := range topology.Probes {
-		if v := p.Check(t.Context()); v.Status != lifecycle.Fail || !strings.Contains(v.Reason, "cannot run "+p.Kind+" probes yet") {
-			t.Errorf("%s: %+v", p.Name, v)
-		}
 	}
 }
 

@@ -175,3 +175,33 @@ func TestJournalText(t *testing.T) {
 		t.Errorf("%.40q … %q", text, text[len(text)-20:])
 	}
 }
+
+func TestUnitStateOfAnyType(t *testing.T) {
+	for _, test := range []struct {
+		general, typed map[string]any
+		want           host.UnitState
+	}{
+		{map[string]any{"LoadState": "loaded", "ActiveState": "failed"}, map[string]any{"Result": "exit-code"}, host.UnitState{Load: "loaded", Active: "failed", Result: "exit-code"}},
+		{map[string]any{"LoadState": "loaded", "ActiveState": "active"}, nil, host.UnitState{Load: "loaded", Active: "active"}},
+		{map[string]any{"LoadState": "not-found", "ActiveState": "inactive"}, nil, host.UnitState{Load: "not-found", Active: "inactive"}},
+	} {
+		if got, err := parseUnitState(test.general, test.typed); err != nil || got != test.want {
+			t.Errorf("%v %v: %+v, %v", test.general, test.typed, got, err)
+		}
+	}
+	for _, general := range []map[string]any{{"LoadState": "loaded"}, {"ActiveState": "active"}, {"LoadState": 1, "ActiveState": "active"}} {
+		if got, err := parseUnitState(general, nil); err == nil {
+			t.Errorf("%v: %+v", general, got)
+		}
+	}
+	if got, err := parseUnitState(map[string]any{"LoadState": "loaded", "ActiveState": "active"}, map[string]any{"Result": 1}); err == nil {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestUnitStateWithoutSystemd(t *testing.T) {
+	m := &Machine{root: t.TempDir()}
+	if _, err := m.UnitState(t.Context(), "nginx.service"); !errors.Is(err, host.ErrNoSystemd) {
+		t.Error(err)
+	}
+}

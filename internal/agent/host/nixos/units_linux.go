@@ -2,7 +2,11 @@ package nixos
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -10,6 +14,8 @@ import (
 
 	"nixfleet/internal/agent/host"
 )
+
+var _ host.UnitReader = (*Machine)(nil)
 
 // Units asks for failed units, for those that wait to be restarted, which systemd
 // does not call failed, and how often each service was restarted.
@@ -71,4 +77,52 @@ func restarts(ctx context.Context, c *systemd.Conn, all []systemd.UnitStatus) (m
 		}
 	}
 	return counts, nil
+}
+
+// bootedDir is there while systemd manages the host, and only then; sd_booted(3).
+const bootedDir = "/run/systemd/system"
+
+// resultTypes are the types of units that have a result, and the names of their
+// interfaces.
+var resultTypes = map[string]string{
+	".service": "Service", ".socket": "Socket", ".mount": "Mount", ".automount": "Automount",
+	".swap": "Swap", ".timer": "Timer", ".path": "Path", ".scope": "Scope",
+}
+
+// UnitState asks for a unit's state, and its result where its type has one.
+func (m *Machine) UnitState(ctx context.Context, name string) (u host.UnitState, err error) {
+	if _, err := os.Stat(m.root + bootedDir); errors.Is(err, fs.ErrNotExist) {
+		return host.UnitState{}, host.ErrNoSystemd
+	}
+	err = talk(ctx, func(ctx context.Context, c *systemd.Conn) error {
+		general, err := c.GetUnitPropertiesContext(ctx, name)
+		if err != nil {
+			return err
+		}
+		typed := map[string]any{}
+		if t, ok := resultTypes[filepath.Ext(name)]; ok && general["LoadState"] != "not-found" {
+			if typed, err = c.GetUnitTypePropertiesContext(ctx, name, t); err != nil {
+				return err
+			}
+		}
+		u, err = parseUnitState(general, typed)
+		return err
+	})
+	if isDBusError(err, errNoSuchUnit) {
+		return host.UnitState{Load: "not-found"}, nil
+	}
+	return u, err
+}
+
+// parseUnitState reads the properties of the interface Unit and of the unit's own
+// type.
+func parseUnitState(general, typed map[string]any) (host.UnitState, error) {
+	var u host.UnitState
+	var problems error
+	read(general, "LoadState", &u.Load, &problems)
+	read(general, "ActiveState", &u.Active, &problems)
+	if _, ok := typed["Result"]; ok {
+		read(typed, "Result", &u.Result, &problems)
+	}
+	return u, problems
 }
