@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -217,5 +218,30 @@ func expect(t *testing.T, got Verdict, want string) {
 	}
 	if got.Status != lifecycle.Fail || !strings.Contains(got.Reason, want) {
 		t.Errorf("%+v, want a failure with %q", got, want)
+	}
+}
+
+// TestEveryFieldIsDocumented with its row in docs/health-checks.md.
+func TestEveryFieldIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../../docs/health-checks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[settings]()) {
+		if name := field.Tag.Get("json"); !strings.Contains(string(doc), "\n| `"+name+"` |") {
+			t.Errorf("%s is not there", name)
+		}
+	}
+	// What TestUnit and TestEvidence hold to the letter is there in the same words.
+	for _, words := range []string{
+		"systemd knows no such unit", "is not loaded: ", "its result is ", "but its result is ", "cannot be looked at: there is no systemd on this host",
+		"there is no evidence: ", "evidence cannot be read: ", ".sig does not exist", "its signature has to be 64 bytes, raw or in base64",
+		"was not signed by this host's SSH key, or was changed since", "changed while it was read, and was not whole the second time",
+		"is malformed: ", "has the schemaVersion ", "this agent knows 1", "is of the host ", " ago, maxAgeSeconds is ",
+		"before this system went live at ", "which this host's clock says is ", "has no control that is enforced, of the framework ", " enforced controls fail: ",
+	} {
+		if !strings.Contains(string(doc), words) {
+			t.Errorf("no reason says %q", words)
+		}
 	}
 }
