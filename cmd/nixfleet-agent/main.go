@@ -27,6 +27,8 @@ type cli struct {
 	Run          runCmd          `cmd:"" default:"withargs" help:"Run the agent. This is what is done without a verb."`
 	Status       statusCmd       `cmd:"" help:"Show what the agent on this host does, since when, and what it waits for."`
 	Unquarantine unquarantineCmd `cmd:"" help:"Let closures be tried again that failed on this host."`
+	Hold         holdCmd         `cmd:"" help:"Take no new targets on this host for a while; what is under way goes on."`
+	Release      releaseCmd      `cmd:"" help:"End a hold."`
 	Guard        guardCmd        `cmd:"" help:"Watch the agent, and take the host back to what it ran before when the agent cannot."`
 	Version      versionCmd      `cmd:"" help:"Show the version."`
 	CheckJournal checkJournalCmd `cmd:"" hidden:"" help:"Look for damage in a journal."`

@@ -95,6 +95,9 @@ func print(out io.Writer, s agent.Status) error {
 		}
 		row("probe "+p.Name, "%s (%s) %s", status, p.Mode, reason)
 	}
+	if s.Hold != nil {
+		row("held", "since %s until %s: %s", moment(s.Hold.Since), moment(s.Hold.Until), s.Hold.Reason)
+	}
 	if s.Refused != nil {
 		row("refused", "%s at %s: %s", s.Refused.Rollout, moment(s.Refused.At), s.Refused.Detail)
 	}

@@ -50,6 +50,9 @@ func (t *turn) accept(orderID string, p plan) error {
 	if s.find(p.id) != nil {
 		return nil // offered again; its answer is in the outbox
 	}
+	if err := t.held(); err != nil {
+		return err
+	}
 	if s.facts == nil || !s.self.Numbered {
 		return &rejection{Reason: wire.RejectBusy, Detail: "the agent has just started"}
 	}

@@ -21,6 +21,8 @@ const (
 	SocketMetrics      = "/metrics"
 	SocketPoll         = "/poll"
 	SocketUnquarantine = "/unquarantine"
+	SocketHold         = "/hold"
+	SocketRelease      = "/release"
 )
 
 // listen opens the local socket and the metrics listener.
@@ -77,6 +79,8 @@ func (a *Agent) serve(ctx context.Context, l net.Listener) error {
 			w.WriteHeader(http.StatusNoContent)
 		})
 		mux.HandleFunc("POST "+SocketUnquarantine, a.serveUnquarantine)
+		mux.HandleFunc("POST "+SocketHold, a.serveHold)
+		mux.HandleFunc("POST "+SocketRelease, a.serveRelease)
 	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
@@ -93,8 +97,12 @@ func (a *Agent) serveStatus(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
+	respond(w, status)
+}
+
+func respond(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(status) // whoever asked has gone away
+	_ = json.NewEncoder(w).Encode(v) // whoever asked has gone away
 }
 
 // UnquarantineRequest asks to try closures again that failed here.
@@ -110,11 +118,14 @@ type UnquarantineResponse struct {
 // maxRequest is more than any request on the socket needs, in bytes.
 const maxRequest = 4096
 
-func (a *Agent) serveUnquarantine(w http.ResponseWriter, r *http.Request) {
-	var request UnquarantineRequest
+func readRequest[T any](w http.ResponseWriter, r *http.Request) (request T, err error) {
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
 	decoder.DisallowUnknownFields()
-	err := decoder.Decode(&request)
+	return request, decoder.Decode(&request)
+}
+
+func (a *Agent) serveUnquarantine(w http.ResponseWriter, r *http.Request) {
+	request, err := readRequest[UnquarantineRequest](w, r)
 	if err == nil && request.Closure != "" {
 		err = request.Closure.Validate()
 	}
@@ -139,6 +150,5 @@ func (a *Agent) serveUnquarantine(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.pollNow.tell()
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(response) // whoever asked has gone away
+	respond(w, response)
 }

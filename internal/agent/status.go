@@ -50,7 +50,8 @@ type Status struct {
 	Probes    []ProbeStatus       `json:"probes"`
 	Fetched   *host.FetchProgress `json:"fetched,omitempty"`
 
-	Refused *Refused `json:"refused,omitempty"` // the last order that was not followed
+	Hold    *journal.Hold `json:"hold,omitempty"`    // while it lasts
+	Refused *Refused      `json:"refused,omitempty"` // the last order that was not followed
 
 	CertificateNotAfter time.Time `json:"certificateNotAfter,omitzero"`
 	ControlPlaneSeenAt  time.Time `json:"controlPlaneSeenAt,omitzero"`
@@ -125,6 +126,9 @@ func (a *Agent) status(s *state) Status {
 		st.WaitingOn = append(st.WaitingOn, waitsOf(h)...)
 	}
 	st.WaitingOn = append(st.WaitingOn, a.waits.list()...)
+	if st.Hold = s.hold(now); st.Hold != nil {
+		st.WaitingOn = append(st.WaitingOn, Waiting{On: wire.WaitingOnHold, Why: st.Hold.Reason, Since: st.Hold.Since})
+	}
 	if r := a.refused.Load(); r != nil {
 		st.Refused = &Refused{Rollout: r.rollout, Reason: r.Reason, Detail: r.Detail, At: r.at.UTC().Truncate(time.Second)}
 		if r.Reason == wire.RejectQuarantined && len(st.Quarantine) > 0 {

@@ -25,6 +25,9 @@ type Self struct {
 	Marks      trust.Marks  `json:"marks,omitzero"`
 	Quarantine []Quarantine `json:"quarantine,omitempty"`
 
+	// Hold keeps new targets away, as long as it lasts.
+	Hold *Hold `json:"hold,omitempty"`
+
 	// OutboxFull: changes that decide nothing are not committed for now.
 	OutboxFull bool `json:"outboxFull,omitempty"`
 
@@ -38,6 +41,13 @@ type Quarantine struct {
 	Why   string    `json:"why,omitempty"` // of the last failure, for people
 	Until time.Time `json:"until"`
 	Count int       `json:"count"` // how often it failed; the delay doubles with it
+}
+
+// Hold is an administrator's wish that this host takes no new targets.
+type Hold struct {
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until"` // when it ends by itself
 }
 
 // Rollout is this host in one rollout.
