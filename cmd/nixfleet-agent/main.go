@@ -26,6 +26,7 @@ const (
 type cli struct {
 	Run          runCmd          `cmd:"" default:"withargs" help:"Run the agent. This is what is done without a verb."`
 	Status       statusCmd       `cmd:"" help:"Show what the agent on this host does, since when, and what it waits for."`
+	Doctor       doctorCmd       `cmd:"" help:"Look at everything that the agent needs on this host, and say what to do about what is wrong. Takes the flags of run."`
 	Unquarantine unquarantineCmd `cmd:"" help:"Let closures be tried again that failed on this host."`
 	Hold         holdCmd         `cmd:"" help:"Take no new targets on this host for a while; what is under way goes on."`
 	Release      releaseCmd      `cmd:"" help:"End a hold."`
@@ -73,6 +74,9 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	err = kctx.Run(&env{ctx: ctx, out: out, err: errOut})
 	if err == nil {
 		return exitOK
+	}
+	if errors.Is(err, errNotWell) {
+		return exitNo // the findings were printed
 	}
 	fmt.Fprintf(errOut, "nixfleet-agent: %v\n", err)
 	var use *wrongUse

@@ -126,7 +126,7 @@ func New(cfg Config, m host.Machine, dial func(ctx context.Context, network, add
 		pollNow:     newBroadcast(),
 	}
 	if a.clock == nil {
-		a.clock = kernelClock
+		a.clock = KernelClock
 	}
 	a.rootsFile <- file
 	return a, nil
@@ -271,7 +271,7 @@ func (a *Agent) openJournal(ctx context.Context) error {
 // remember joins the marks of the journal with those of the file, and notes what
 // was lost.
 func (r *reducer) remember(fresh bool, lost string) error {
-	file, err := trust.LoadMarks(r.cfg.marksFile())
+	file, err := trust.LoadMarks(r.cfg.MarksFile())
 	known := err == nil
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		r.log.Error("the marks beside the journal cannot be read", "err", err)

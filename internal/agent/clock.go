@@ -25,9 +25,9 @@ type ClockState struct {
 	Service      bool // a time service runs
 }
 
-// clockSuspect says why the clock must not be believed, or nil. A suspect clock
+// ClockSuspect says why the clock must not be believed, or nil. A suspect clock
 // stops new targets and nothing else.
-func clockSuspect(policy ClockPolicy, s ClockState, m trust.Marks, built time.Time) error {
+func ClockSuspect(policy ClockPolicy, s ClockState, m trust.Marks, built time.Time) error {
 	if floor := m.Floor(built); s.Now.Before(floor) {
 		return fmt.Errorf("the clock says %s, and it has been %s already", s.Now.UTC().Format(time.RFC3339), floor.UTC().Format(time.RFC3339))
 	}
@@ -57,7 +57,7 @@ const clockWait = "clock"
 // While it must not, the host says that it waits for it.
 func (a *Agent) checkClock(m trust.Marks) (ClockState, error) {
 	s := a.clock()
-	err := clockSuspect(a.cfg.ClockPolicy, s, m, a.cfg.BuiltAt)
+	err := ClockSuspect(a.cfg.ClockPolicy, s, m, a.cfg.BuiltAt)
 	switch {
 	case err != nil && a.waits.set(clockWait, wire.WaitingOnClock, err.Error()):
 		a.log.Warn("the clock is suspect: no new targets are taken", "err", err)
@@ -72,8 +72,12 @@ func (a *Agent) checkClock(m trust.Marks) (ClockState, error) {
 // decided, because the control plane is no time server.
 func (a *Agent) skew() (offset time.Duration, beyond bool) {
 	offset = a.uplink.ClockOffset()
-	return offset, a.cfg.MaxClockSkew > 0 && offset.Abs() > a.cfg.MaxClockSkew
+	return offset, ClockSkewed(offset, a.cfg.MaxClockSkew)
 }
+
+// ClockSkewed tells whether a clock that is so far from the control plane's is
+// further than it should be; a limit of 0 is none.
+func ClockSkewed(offset, limit time.Duration) bool { return limit > 0 && offset.Abs() > limit }
 
 // watchSkew logs when the clock begins to be far from the control plane's, and
 // when that ends.

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernelClock reads the clock and its state from the kernel, in one call: a clock
+// KernelClock reads the clock and its state from the kernel, in one call: a clock
 // that is set in between cannot lend its date to the other's state.
-func kernelClock() ClockState {
+func KernelClock() ClockState {
 	var tx unix.Timex
 	if _, err := unix.Adjtimex(&tx); err != nil {
 		return ClockState{Now: time.Now(), Service: timeServiceRuns(cgroups)}

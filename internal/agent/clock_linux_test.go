@@ -58,7 +58,7 @@ func TestWhatTheKernelSaysOfItsClock(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", name, got, test.want)
 		}
 	}
-	if off := time.Since(kernelClock().Now).Abs(); off > time.Minute {
+	if off := time.Since(KernelClock().Now).Abs(); off > time.Minute {
 		t.Errorf("the kernel's clock and the program's are %s apart", off)
 	}
 }

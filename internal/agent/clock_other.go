@@ -4,9 +4,9 @@ package agent
 
 import "time"
 
-// kernelClock is the clock alone: whether it is synchronised is not known here,
+// KernelClock is the clock alone: whether it is synchronised is not known here,
 // so that nothing but the floor and the policy decides.
-func kernelClock() ClockState { return ClockState{Now: time.Now()} }
+func KernelClock() ClockState { return ClockState{Now: time.Now()} }
 
 // suspension notices that the machine slept; it cannot be asked here.
 type suspension struct{}

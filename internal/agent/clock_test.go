@@ -38,7 +38,7 @@ func TestClockSuspect(t *testing.T) {
 		{"the build's date is not known", ClockTrust, ClockState{Now: at}, trust.Marks{}, time.Time{}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			err := clockSuspect(test.policy, test.state, test.marks, test.built)
+			err := ClockSuspect(test.policy, test.state, test.marks, test.built)
 			if (err != nil) != (test.why != "") || err != nil && !strings.Contains(err.Error(), test.why) {
 				t.Errorf("got %v, want %q", err, test.why)
 			}

@@ -64,7 +64,9 @@ type Config struct {
 	Probes probe.Machine
 }
 
-// Paths below the state directory.
+// MarksFile is where the marks of accepted documents are, beside the journal.
+func (c Config) MarksFile() string { return filepath.Join(c.StateDir, "marks.json") }
+
+// Other paths below the state directory.
 func (c Config) journalFile() string        { return filepath.Join(c.StateDir, "journal.db") }
-func (c Config) marksFile() string          { return filepath.Join(c.StateDir, "marks.json") }
 func (c Config) activationLockFile() string { return filepath.Join(c.StateDir, "activation.lock") }

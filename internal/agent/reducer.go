@@ -165,7 +165,7 @@ func (r *reducer) commit(t *turn) error {
 		if t.marksChanged {
 			// Before the commit that relies on them: whatever is lost later, nothing
 			// older is accepted.
-			if err := t.next.self.Marks.Save(r.cfg.marksFile()); err != nil {
+			if err := t.next.self.Marks.Save(r.cfg.MarksFile()); err != nil {
 				return err
 			}
 			crashpoint.Here("agent/marks-saved", "the marks are in their file; the journal has nothing of what raised them")

@@ -19,6 +19,7 @@ import (
 const (
 	SocketStatus       = "/status"
 	SocketMetrics      = "/metrics"
+	SocketEvents       = "/events" // with ?follow=1 also those to come
 	SocketPoll         = "/poll"
 	SocketUnquarantine = "/unquarantine"
 	SocketHold         = "/hold"
@@ -74,6 +75,7 @@ func (a *Agent) serve(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("GET "+SocketMetrics, a.serveMetrics)
 	if l.Addr().Network() == "unix" {
 		mux.HandleFunc("GET "+SocketStatus, a.serveStatus)
+		mux.HandleFunc("GET "+SocketEvents, a.serveEvents)
 		mux.HandleFunc("POST "+SocketPoll, func(w http.ResponseWriter, _ *http.Request) {
 			a.pollNow.tell()
 			w.WriteHeader(http.StatusNoContent)

@@ -59,7 +59,7 @@ func NewClient(address string, keys []PublicKey, o ClientOptions) (*Client, erro
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("cache address %s: want http://… or https://…", u.Redacted())
 	}
-	if u.Query().Has("trusted") {
+	if WithoutSignatures(address) {
 		return nil, fmt.Errorf("cache address %s: trusted would turn signatures off", u.Redacted())
 	}
 	u.RawQuery, u.Fragment = "", "" // other settings of Nix's, such as priority
@@ -85,6 +85,13 @@ func NewClient(address string, keys []PublicKey, o ClientOptions) (*Client, erro
 			MaxIdleConnsPerHost:   2,
 		}},
 	}, nil
+}
+
+// WithoutSignatures tells whether Nix would believe the cache at an address
+// without signatures, or cannot be asked, because the address is none.
+func WithoutSignatures(address string) bool {
+	u, err := url.Parse(address)
+	return err != nil || u.Query().Has("trusted")
 }
 
 // Close ends idle connections.

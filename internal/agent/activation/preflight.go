@@ -30,7 +30,12 @@ func Preflight(ctx context.Context, m host.Machine, s Spec) (lifecycle.Body, err
 	for _, check := range []func() error{
 		func() error { return checkSystem(m.Path(s.Target), facts.System) },
 		func() error { return checkProgram(m.Path(s.Target)) },
-		func() error { return checkGuard(m.Path(s.Target), s.Guarded) },
+		func() error {
+			if !s.Guarded {
+				return nil
+			}
+			return CheckGuard(m.Path(s.Target))
+		},
 	} {
 		if err := check(); err != nil {
 			return lifecycle.ActivationFailed{
@@ -74,12 +79,9 @@ func checkProgram(target string) error {
 	return nil
 }
 
-// checkGuard refuses a closure without the units that keep this machine safe. A
-// unit that is masked is not there.
-func checkGuard(target string, wanted bool) error {
-	if !wanted {
-		return nil
-	}
+// CheckGuard refuses the files of a closure without the units that keep this
+// machine safe. A unit that is masked is not there.
+func CheckGuard(target string) error {
 	for _, unit := range []string{"nixfleet-agent.service", "nixfleet-guard.service"} {
 		info, err := os.Stat(filepath.Join(target, "etc/systemd/system", unit))
 		if err == nil && !info.Mode().IsRegular() {
@@ -100,10 +102,24 @@ func checkSpace(ctx context.Context, m host.Machine, s Spec) error {
 	if err != nil {
 		return transient(ctx, "look at the free space", err)
 	}
-	if space.Store < s.MinFreeStore {
-		return &Wait{On: wire.WaitingOnDiskNix, Err: tooLittle(space.Store, s.MinFreeStore)}
+	if err := StoreSpace(space, s.MinFreeStore); err != nil {
+		return err
 	}
-	if want := s.MinFreeBoot + bootFiles(m, s.Target); space.BootKnown && space.Boot < want {
+	return BootSpace(space, s.MinFreeBoot+bootFiles(m, s.Target))
+}
+
+// StoreSpace returns a *Wait when less than the wanted bytes are free where
+// closures go.
+func StoreSpace(space host.Space, want uint64) error {
+	if space.Store < want {
+		return &Wait{On: wire.WaitingOnDiskNix, Err: tooLittle(space.Store, want)}
+	}
+	return nil
+}
+
+// BootSpace is StoreSpace for where boot files go, if that was found.
+func BootSpace(space host.Space, want uint64) error {
+	if space.BootKnown && space.Boot < want {
 		return &Wait{On: wire.WaitingOnDiskBoot, Err: tooLittle(space.Boot, want)}
 	}
 	return nil

@@ -36,6 +36,10 @@ type Probe struct {
 	Retries  int           // further attempts before a failure counts
 	RunOnce  bool          // ends with the first result that counts
 	Check    Func
+
+	// Broken is why the probe fails whatever it looks at: it is not declared as a
+	// probe must be. "" for one that can be run.
+	Broken string
 }
 
 // Machine is what probes touch. The zero value is this machine.

@@ -213,6 +213,7 @@ func failing(name, kind, reason string) Probe {
 		Interval: defaultInterval * time.Second,
 		Timeout:  time.Second,
 		Check:    func(context.Context) Verdict { return verdict },
+		Broken:   verdict.Reason,
 	}
 }
 

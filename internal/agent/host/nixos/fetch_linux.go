@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,50 +118,50 @@ func fetchOptions(caches, keys []string) (args []string) {
 // that turns signatures off is refused in the one, and left out of the other.
 func (m *Machine) caches(ctx context.Context, f host.Fetch) ([]string, error) {
 	for _, address := range f.Caches {
-		if trustedWithout(address) {
+		if nix.WithoutSignatures(address) {
 			return nil, fmt.Errorf("cache %s: trusted would turn signatures off", address)
 		}
 	}
 	if len(f.Caches) > 0 {
 		return f.Caches, nil
 	}
-	configured, err := m.configuredCaches(ctx)
+	configured, err := m.NixSettings(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read Nix's settings: %w", err)
 	}
 	var caches []string
-	for _, address := range configured {
-		if !trustedWithout(address) {
+	for _, address := range configured.Substituters {
+		if !nix.WithoutSignatures(address) {
 			caches = append(caches, address)
 		}
 	}
 	return caches, nil
 }
 
-// trustedWithout tells whether Nix would believe the cache without signatures.
-func trustedWithout(address string) bool {
-	u, err := url.Parse(address)
-	return err != nil || u.Query().Has("trusted")
-}
-
-// configuredCaches asks Nix; the name of the question depends on its age.
-func (m *Machine) configuredCaches(ctx context.Context) ([]string, error) {
+// NixSettings asks Nix; the name of the question depends on its age.
+func (m *Machine) NixSettings(ctx context.Context) (host.NixSettings, error) {
 	output, err := m.run(ctx, nixCommand("config", "show", "--json"))
 	if err != nil && ctx.Err() == nil {
 		output, err = m.run(ctx, nixCommand("show-config", "--json"))
 	}
 	if err != nil {
-		return nil, err
+		return host.NixSettings{}, err
 	}
 	var settings struct {
 		Substituters struct {
 			Value []string `json:"value"`
 		} `json:"substituters"`
+		RequireSigs struct {
+			Value *bool `json:"value"`
+		} `json:"require-sigs"`
 	}
 	if err := json.Unmarshal(output, &settings); err != nil {
-		return nil, err
+		return host.NixSettings{}, err
 	}
-	return settings.Substituters.Value, nil
+	if settings.RequireSigs.Value == nil {
+		return host.NixSettings{}, errors.New("Nix does not say whether it requires signatures")
+	}
+	return host.NixSettings{Substituters: settings.Substituters.Value, RequireSigs: *settings.RequireSigs.Value}, nil
 }
 
 func nixCommand(args ...string) command {

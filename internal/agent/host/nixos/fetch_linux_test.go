@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -314,5 +315,16 @@ func TestCachesOfTheSettings(t *testing.T) {
 	got, err := m.caches(t.Context(), host.Fetch{})
 	if err != nil || strings.Join(got, " ") != "https://a.example https://c.example?priority=3" {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestWhetherNixRequiresSignatures(t *testing.T) {
+	for setting, want := range map[string]bool{"": true, "require-sigs = true\n": true, "require-sigs = false\n": false} {
+		m := realNix(t)
+		m.env = append(m.env, "NIX_CONFIG="+setting+"substituters = https://a.example?trusted=1\n")
+		got, err := m.NixSettings(t.Context())
+		if err != nil || got.RequireSigs != want || !slices.Equal(got.Substituters, []string{"https://a.example?trusted=1"}) {
+			t.Errorf("%q: %+v, %v", setting, got, err)
+		}
 	}
 }

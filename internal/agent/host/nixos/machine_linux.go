@@ -34,7 +34,10 @@ type Machine struct {
 	said map[host.Slot]said // by the slot's last run that has ended
 }
 
-var _ host.Machine = (*Machine)(nil)
+var (
+	_ host.Machine = (*Machine)(nil)
+	_ host.HasNix  = (*Machine)(nil)
+)
 
 const (
 	rootsDir   = "/nix/var/nix/gcroots/nixfleet"
