@@ -1,9 +1,6 @@
 package evidence
 
-import (
-	"nixfleet/internal/trust"
-	"nixfleet/internal/wire"
-)
+import "nixfleet/internal/wire"
 
 // InOrder gives records in the order in which their host made them, as far as
 // they name each other: rollouts may have been sent out of turn. Chains, and what
@@ -13,9 +10,9 @@ func InOrder(records []wire.Envelope) []wire.Envelope {
 	hashes := make([]string, len(records))
 	here := map[string]bool{}
 	for i, e := range records {
-		if canonical, err := Of(e).Canonical(); err == nil { // else nothing can follow it
-			hashes[i] = trust.Sum(canonical)
-			here[hashes[i]] = true
+		if hash, err := Hash(e); err == nil { // else nothing can follow it
+			hashes[i] = hash
+			here[hash] = true
 		}
 	}
 	followers := map[string][]int{}

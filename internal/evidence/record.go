@@ -65,6 +65,15 @@ func (r Record) Canonical() ([]byte, error) {
 	return canonical, nil
 }
 
+// Hash is the hash of an envelope's record, which the next one of its chain names.
+func Hash(e wire.Envelope) (string, error) {
+	canonical, err := Of(e).Canonical()
+	if err != nil {
+		return "", err
+	}
+	return trust.Sum(canonical), nil
+}
+
 // Seal signs a record with the host's key. It returns the envelope to send and
 // the record's hash, which is the prev of the next one.
 func Seal(r Record, key ed25519.PrivateKey) (e wire.Envelope, hash string, err error) {
