@@ -5,10 +5,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"nixfleet/internal/agent"
+	"nixfleet/internal/agent/host"
+	"nixfleet/internal/wire"
 )
 
 // watchEvery is how often status --watch asks again.
@@ -54,7 +59,9 @@ func (c *statusCmd) show(out io.Writer, raw []byte) error {
 // print writes a status for a person.
 func print(out io.Writer, s agent.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", name, oneLine(fmt.Sprintf(format, args...)))
+	}
 	row("host", "%s (agent %s)", s.MachineID, s.Version)
 	row("runs", "%s", s.Current)
 	row("boots into", "%s", s.BootDefault)
@@ -65,6 +72,9 @@ func print(out io.Writer, s agent.Status) error {
 		row("state", "%s since %s", s.State, moment(s.Since))
 		if s.Phase != "" {
 			row("busy with", "%s", s.Phase)
+		}
+		if f := s.Fetched; f != nil {
+			row("fetched", "%s", fetched(*f))
 		}
 		if !s.Deadline.IsZero() {
 			row("until", "%s", moment(s.Deadline))
@@ -81,9 +91,7 @@ func print(out io.Writer, s agent.Status) error {
 	if len(s.WaitingOn) == 0 {
 		row("waiting", "not waiting for anything")
 	}
-	for _, on := range s.WaitingOn {
-		row("waiting", "%s %s", on.On.Sentence(), on.Why)
-	}
+	waiting(s.WaitingOn, row)
 	for _, p := range s.Probes {
 		status := string(p.Status)
 		if status == "" {
@@ -104,7 +112,11 @@ func print(out io.Writer, s agent.Status) error {
 	for _, q := range s.Quarantine {
 		row("quarantined", "%s until %s: %s, in %s; failed here %s", q.Closure, moment(q.Until), q.Why, q.Rollout, times(q.Count))
 	}
-	row("certificate", "until %s", moment(s.CertificateNotAfter))
+	if s.CertificateNotAfter.IsZero() {
+		row("certificate", "none that can be used")
+	} else {
+		row("certificate", "until %s", moment(s.CertificateNotAfter))
+	}
 	row("control plane", "%s, last answer %s", s.ControlPlane, moment(s.ControlPlaneSeenAt))
 	row("clock", "%s", clock(s))
 	row("outbox", "%d events to send, %d refused", s.OutboxDepth, len(s.DeadLetters))
@@ -119,6 +131,58 @@ func print(out io.Writer, s agent.Status) error {
 		row("event", "%d %s", head.Seq, head.Kind)
 	}
 	return w.Flush()
+}
+
+// waiting writes what is waited for, the same thing once however many parts of the
+// agent wait for it, and below it why each does.
+func waiting(all []agent.Waiting, row func(name, format string, args ...any)) {
+	var order []wire.WaitingOn
+	of := map[wire.WaitingOn][]agent.Waiting{}
+	for _, w := range all {
+		if of[w.On] == nil {
+			order = append(order, w.On)
+		}
+		of[w.On] = append(of[w.On], w)
+	}
+	for _, on := range order {
+		sentence := on.Sentence()
+		if on == wire.WaitingOnNone { // there is an error, and no name for what would end it
+			sentence = "Trying again what did not succeed."
+		}
+		since := slices.MinFunc(of[on], func(a, b agent.Waiting) int { return a.Since.Compare(b.Since) }).Since
+		row("waiting", "%s Since %s.", sentence, moment(since))
+		for _, w := range of[on] {
+			if w.Why == "" {
+				continue
+			}
+			why := w.Why
+			if w.Worker != "" {
+				why = w.Worker + ": " + why
+			}
+			row("", "  %s", why)
+		}
+	}
+}
+
+// fetched is how far a fetch has come.
+func fetched(p host.FetchProgress) string {
+	text := fmt.Sprintf("%d store paths so far", p.Paths)
+	if p.Bytes > 0 {
+		text += fmt.Sprintf(", %.1f MiB", float64(p.Bytes)/(1<<20))
+	}
+	return text
+}
+
+// oneLine makes one line of text that may come from anybody: lines are joined, and
+// nothing of it commands a terminal.
+func oneLine(text string) string {
+	text = strings.ReplaceAll(strings.TrimRight(text, "\n "), "\n", "; ")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 func times(n int) string {
