@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -63,8 +64,8 @@ func print(out io.Writer, s agent.Status) error {
 		fmt.Fprintf(w, "%s\t%s\n", name, oneLine(fmt.Sprintf(format, args...)))
 	}
 	row("host", "%s (agent %s)", s.MachineID, s.Version)
-	row("runs", "%s", s.Current)
-	row("boots into", "%s", s.BootDefault)
+	row("runs", "%s", cmp.Or(string(s.Current), "no system of the store"))
+	row("boots into", "%s", cmp.Or(string(s.BootDefault), "not known"))
 	if s.Rollout == "" {
 		row("rollout", "none yet")
 	} else {
@@ -199,7 +200,9 @@ func clock(s agent.Status) string {
 	if s.ClockSynchronised {
 		text = "synchronised"
 	}
-	text += fmt.Sprintf(", %s from the control plane's", time.Duration(s.ClockOffsetMs)*time.Millisecond)
+	if !s.ControlPlaneSeenAt.IsZero() { // else nothing was compared
+		text += fmt.Sprintf(", %s from the control plane's", time.Duration(s.ClockOffsetMs)*time.Millisecond)
+	}
 	if s.ClockSkewed {
 		text += ", which is too far: one of them is wrong"
 	}
