@@ -41,7 +41,9 @@ func TestWhy(t *testing.T) {
 		{"failed", waits(), row(lifecycle.Failed, func(h *rollout.HostRow) {
 			h.Failure = &lifecycle.Failure{Cause: lifecycle.CauseProbes, Detail: "web"}
 		}), "It gave up the target (probes): web"},
-		{"skipped", waits(), row(lifecycle.Pending, func(h *rollout.HostRow) { h.Skip = &rollout.Skip{Reason: "offline", Flag: rollout.Flag{Why: "for a day"}} }),
+		{"skipped", waits(), row(lifecycle.Pending, func(h *rollout.HostRow) {
+			h.Skip = &rollout.Skip{Reason: "offline", Flag: rollout.Flag{Why: "for a day"}}
+		}),
 			"It is skipped (offline): for a day"},
 		{"held", waits(), row(lifecycle.Pending, func(h *rollout.HostRow) {
 			h.Deferral = &rollout.Deferral{Gate: rollout.GateBudget, Detail: "2 of 4 named hosts at once"}
