@@ -40,7 +40,7 @@ type SoloConfig struct {
 	Environment map[string]string // settings of the agent
 	Crashpoints bool              // in the agent
 	Plane       []string          // further arguments of the control plane
-	Limit       time.Duration     // for the whole scenario; 3 minutes when 0
+	Limit       time.Duration     // for the whole scenario; 5 minutes when 0
 	First       []string          // further arguments of the first system
 }
 
@@ -60,7 +60,7 @@ func NewSolo(t testing.TB, c SoloConfig) *Solo {
 	t.Helper()
 	limit := c.Limit
 	if limit == 0 {
-		limit = 3 * time.Minute
+		limit = 5 * time.Minute
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)

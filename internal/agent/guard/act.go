@@ -51,6 +51,7 @@ func (g *guard) act(ctx context.Context, l Lease, why string) error {
 		g.Log.Warn("guard: the rollout wants no guard", "rollout", l.Rollout)
 		return g.leave(ctx)
 	}
+	l.Why = why
 	if err := g.files.claim(l); err != nil {
 		return err
 	}

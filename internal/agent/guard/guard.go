@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -117,7 +118,7 @@ func (g *guard) consider(ctx context.Context, switched *time.Duration) (*Lease, 
 		return nil, StandDown, "nothing is guarded", nil
 	}
 	if g.files.Claimed() {
-		return lease, Act, "a guard was interrupted", nil
+		return lease, Act, cmp.Or(lease.Why, "a guard was interrupted"), nil
 	}
 	sight, err := g.look(ctx, *switched)
 	if err != nil {

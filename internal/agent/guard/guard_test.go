@@ -200,11 +200,12 @@ func TestGuardActsOnAJournalThatCannotBeRead(t *testing.T) {
 // One that was killed in the middle of it goes on, however alive the agent is.
 func TestGuardGoesOnWithAClaim(t *testing.T) {
 	w := newWorld(t, hosttest.Obey)
+	w.lease.Why = "the agent was silent for a day"
 	w.must(w.files.Write(w.lease))
 	w.must(os.Rename(filepath.Join(w.config.StateDir, "lease"), filepath.Join(w.config.StateDir, "lease.claimed")))
 	w.must(w.files.Touch(w.m.Clock()))
 	w.guard()
-	w.wentBack("interrupted")
+	w.wentBack("silent for a day")
 }
 
 // A guard is stopped when the machine goes down: the one of the next boot decides.
@@ -299,7 +300,7 @@ func TestGuardFinishesByABoot(t *testing.T) {
 			w.must(w.m.PowerCycle())
 			w.config.Machine = w.m
 			w.guard()
-			w.wentBack("interrupted")
+			w.wentBack("silent for 60 s")
 		})
 	}
 }

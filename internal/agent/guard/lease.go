@@ -37,6 +37,9 @@ type Lease struct {
 	// NextBoot: nothing is at stake before the next boot, so only its guard watches.
 	NextBoot bool `json:"nextBoot,omitempty"`
 
+	// Why a guard acts, so that the one that finishes what it began says it too. Only
+	// in a claimed lease.
+	Why string `json:"why,omitempty"`
 	// Rebooted: a guard has asked for a boot once. Only in a claimed lease.
 	Rebooted bool `json:"rebooted,omitempty"`
 }
