@@ -32,6 +32,7 @@ type Host struct {
 	nspawn *exec.Cmd
 	boots  int
 	down   chan struct{} // closed when the machine is off
+	off    bool          // it is to stay off
 	stuck  error         // why its disk could not be taken away
 }
 
@@ -111,7 +112,7 @@ func (h *Host) PowerOn(ctx context.Context, prepare func(root string) error) err
 			return errors.Join(err, h.unmount())
 		}
 	}
-	h.down = make(chan struct{})
+	h.down, h.off = make(chan struct{}), false
 	started := make(chan error, 1)
 	go h.supervise(started)
 	if err := <-started; err != nil {
@@ -139,7 +140,10 @@ func (h *Host) supervise(started chan<- error) {
 			err = cmd.Wait()
 		}
 		var exit *exec.ExitError
-		if errors.As(err, &exit) && exit.ExitCode() == rebooted {
+		h.mu.Lock()
+		off := h.off
+		h.mu.Unlock()
+		if errors.As(err, &exit) && exit.ExitCode() == rebooted && !off {
 			continue
 		}
 		h.mu.Lock()
@@ -210,10 +214,13 @@ func (h *Host) initPID() int {
 	return 0
 }
 
-// Command prepares a command inside the host, with a clean environment.
+// Command prepares a command inside the host, with a clean environment. It is the
+// child of a shell there: one of nsenter's own stops its parent for ever when the
+// host's shutdown stops all its processes, and the shutdown would wait for it.
 func (h *Host) Command(ctx context.Context, argv ...string) *exec.Cmd {
-	args := append([]string{"-t", strconv.Itoa(h.initPID()), "-a", "--", "env", "-i",
-		"HOME=/root", "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, argv...)
+	args := append([]string{"-t", strconv.Itoa(h.initPID()), "-a", "--no-fork", "--", "env", "-i",
+		"HOME=/root", "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"sh", "-c", `"$@"; exit $?`, "sh"}, argv...)
 	return exec.CommandContext(ctx, "nsenter", args...)
 }
 
@@ -267,19 +274,32 @@ func (h *Host) Reboot(ctx context.Context) error {
 // PowerOff ends the machine: its first process is killed, as by pulling the plug
 // of a machine whose disk keeps what was written.
 func (h *Host) PowerOff() error {
-	if pid := h.initPID(); pid != 0 {
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-			return err
-		}
-	}
 	if h.down == nil {
 		return nil
 	}
-	<-h.down
+	h.mu.Lock()
+	h.off = true
+	h.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), powerOffLimit)
+	defer cancel()
+	// Again and again: it may be on its way from one boot to the next.
+	err := Until(ctx, h.Name+" to be off", func() (bool, error) {
+		if pid := h.initPID(); pid != 0 {
+			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
+		}
+		select {
+		case <-h.down:
+			return true, nil
+		default:
+			return false, nil
+		}
+	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.stuck
+	return errors.Join(err, h.stuck)
 }
+
+const powerOffLimit = 30 * time.Second
 
 // Log copies the host's console to w.
 func (h *Host) Log(w io.Writer) error {

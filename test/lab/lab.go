@@ -51,6 +51,7 @@ func (l *Lab) Host(ctx context.Context, name string, prepare func(root string) e
 	l.T.Cleanup(func() {
 		if l.T.Failed() {
 			h.agentLog(l.T)
+			_ = h.Log(l.T.Output()) // there may be none
 		}
 		h.keep(l.T)
 		if err := h.PowerOff(); err != nil {
