@@ -159,7 +159,7 @@ func (m *Machine) NixSettings(ctx context.Context) (host.NixSettings, error) {
 		return host.NixSettings{}, err
 	}
 	if settings.RequireSigs.Value == nil {
-		return host.NixSettings{}, errors.New("Nix does not say whether it requires signatures")
+		return host.NixSettings{}, errors.New("no word on whether signatures are required")
 	}
 	return host.NixSettings{Substituters: settings.Substituters.Value, RequireSigs: *settings.RequireSigs.Value}, nil
 }
