@@ -45,7 +45,7 @@ lab-smoke: ## one real host: systemd, Nix, a signed cache (root)
 
 .PHONY: lab
 lab: ## every scenario on real hosts (root); RUN=TestGuard for one, KEEP=1 to keep its hosts for a look
-	$(GO) test -count=1 -timeout $(if $(KEEP),0,30m) -parallel 8 -v -run '$(or $(RUN),.)' ./test/lab $(if $(KEEP),-keep)
+	$(GO) test -count=1 -timeout $(if $(KEEP),0,30m) -parallel 12 -v -run '$(or $(RUN),.)' ./test/lab $(if $(KEEP),-keep)
 
 .PHONY: mutants
 mutants: ## every deliberate defect must make its named test fail

@@ -14,7 +14,7 @@ import (
 // event, and from a failure to the first unit of the way back. It runs alone. The
 // medians count: what else the machine does must not decide.
 func TestLatencies(t *testing.T) {
-	s := NewSolo(t, SoloConfig{Probes: healthy})
+	s := NewSolo(t, SoloConfig{Probes: healthy, SoakSecs: 1, Policy: map[string]any{"healthFailureSecs": 1}})
 	var completed, back []time.Duration
 	for i := range 3 {
 		good := s.System(fmt.Sprint(2*i+2), "")

@@ -29,8 +29,7 @@ type Backoff struct {
 }
 
 // Next is how long to wait after an attempt that failed with err. A time that
-// the control plane asked for is honoured up to MaxRetryAfter, and then spread by
-// a tenth.
+// the control plane asked for is honoured, and spread by a tenth.
 func (b *Backoff) Next(err error) time.Duration {
 	limit := cmp.Or(b.Max, MaxBackoff)
 	if b.failures < 9 { // 1 s << 9 is beyond any maximum
@@ -39,8 +38,7 @@ func (b *Backoff) Next(err error) time.Duration {
 	b.failures++
 	var answer *wire.Error
 	if errors.As(err, &answer) && answer.RetryAfter > 0 {
-		wait := min(answer.RetryAfter, MaxRetryAfter)
-		return wait + rand.N(wait/10+1)
+		return answer.RetryAfter + rand.N(answer.RetryAfter/10+1)
 	}
 	return rand.N(limit) + 1
 }
