@@ -1,39 +1,13 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestHoldAndRelease(t *testing.T) {
 	_, socket, flags := agentFiles(t)
-	ctx, stop := context.WithCancel(t.Context())
-	var said bytes.Buffer
-	done := make(chan int, 1)
-	go func() { done <- run(ctx, flags, &said, &said) }()
-	defer func() {
-		stop()
-		if code := <-done; code != exitOK {
-			t.Errorf("the agent ended with %d: %s", code, said.String())
-		}
-	}()
-	tell := func(args ...string) (code int, said string) {
-		var out bytes.Buffer
-		code = run(t.Context(), append(args, "--socket="+socket), &out, &out)
-		return code, out.String()
-	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		code, said := tell("status")
-		if code == exitOK {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal(said)
-		}
-	}
+	tell := running(t, socket, flags)
 	for _, test := range []struct {
 		args []string
 		code int

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
@@ -68,32 +66,14 @@ func TestUnquarantine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	var said bytes.Buffer
-	done := make(chan int, 1)
-	go func() { done <- run(ctx, flags, &said, &said) }()
-	defer func() {
-		stop()
-		if code := <-done; code != exitOK {
-			t.Errorf("the agent ended with %d: %s", code, said.String())
-		}
-	}()
-	tell := func(args ...string) (code int, said string) {
-		var out bytes.Buffer
-		code = run(t.Context(), append(args, "--socket="+socket), &out, &out)
-		return code, out.String()
-	}
+	tell := running(t, socket, flags)
 	status := func() string {
 		t.Helper()
-		for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			code, said := tell("status")
-			if code == exitOK {
-				return said
-			}
-			if time.Now().After(end) {
-				t.Fatal(said)
-			}
+		code, said := tell("status")
+		if code != exitOK {
+			t.Fatal(said)
 		}
+		return said
 	}
 	const shown = "probes: app, in stable@01; failed here 2 times"
 	if said := status(); !strings.Contains(said, string(bad)+" until ") || !strings.Contains(said, shown) {
