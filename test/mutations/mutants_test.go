@@ -37,6 +37,8 @@ const lab = "./test/lab"
 // in Package must then fail and print something that Message matches.
 type mutation struct {
 	File, Old, New, Package, Test, Message string
+
+	topic string // the file that lists it
 }
 
 func TestMutants(t *testing.T) {
@@ -45,51 +47,72 @@ func TestMutants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ran, left := 0, 0
+	green := map[string]time.Duration{} // how long a test takes without a defect
+	for _, m := range interleaved(t) {
+		if !*all && time.Since(begin) > budget || m.Package == lab && (!*all || os.Geteuid() != 0) {
+			left++
+			continue
+		}
+		key := m.Package + " " + m.Test
+		if _, ok := green[key]; !ok {
+			t.Run("without/"+m.name(), func(t *testing.T) {
+				out, took, err := m.run(t, root, "")
+				if err != nil || !strings.Contains(out, "--- PASS: "+m.Test) {
+					t.Fatalf("the test does not pass without the defect: %v\n%s", err, out)
+				}
+				green[key] = took
+			})
+		}
+		if took, ok := green[key]; !ok || !*all && took > quick {
+			left++
+			continue
+		}
+		ran++
+		t.Run(m.name(), func(t *testing.T) { m.check(t, root) })
+	}
+	t.Logf("%d mutations tried, %d left to make mutants, %s", ran, left, time.Since(begin).Round(time.Second))
+}
+
+// interleaved is every mutation: first the first of each file, then the second
+// of each, so that a run which ends early has tried something of every topic.
+func interleaved(t *testing.T) []mutation {
 	files, err := filepath.Glob("*.json")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no mutations: %v", err)
 	}
-	ran, left := 0, 0
-	green := map[string]time.Duration{} // how long a test takes without a defect
+	var topics [][]mutation
+	longest := 0
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var mutations []mutation
+		var topic []mutation
 		dec := json.NewDecoder(bytes.NewReader(text))
 		dec.DisallowUnknownFields()
-		if err := dec.Decode(&mutations); err != nil {
+		if err := dec.Decode(&topic); err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		for _, m := range mutations {
-			name := strings.TrimSuffix(file, ".json") + "/" + m.Test
-			if !*all && time.Since(begin) > budget {
-				left++
-				continue
+		for i := range topic {
+			topic[i].topic = strings.TrimSuffix(file, ".json")
+		}
+		topics = append(topics, topic)
+		longest = max(longest, len(topic))
+	}
+	var in []mutation
+	for i := range longest {
+		for _, topic := range topics {
+			if i < len(topic) {
+				in = append(in, topic[i])
 			}
-			if m.Package == lab && (!*all || os.Geteuid() != 0) {
-				left++
-				continue
-			}
-			key := m.Package + " " + m.Test
-			if _, ok := green[key]; !ok {
-				out, took, err := m.run(t, root, "")
-				if err != nil || !strings.Contains(out, "--- PASS: "+m.Test) {
-					t.Errorf("%s: the test does not pass without the defect: %v\n%s", name, err, out)
-				}
-				green[key] = took
-			}
-			if !*all && green[key] > quick {
-				left++
-				continue
-			}
-			ran++
-			t.Run(name, func(t *testing.T) { m.check(t, root) })
 		}
 	}
-	t.Logf("%d mutations caught, %d left to make mutants, %s", ran, left, time.Since(begin).Round(time.Second))
+	return in
 }
+
+// name is the topic and the test.
+func (m mutation) name() string { return m.topic + "/" + m.Test }
 
 // check applies the defect to a copy of its file and expects the test to see it.
 func (m mutation) check(t *testing.T, root string) {
@@ -133,7 +156,7 @@ func (m mutation) run(t *testing.T, root, overlay string) (string, time.Duration
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*limit) // the limit below is for the test alone, without its build
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-v", "-timeout", limit.String(), "-run", "^"+strings.ReplaceAll(m.Test, "/", "$/^")+"$", m.Package)
+	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-v", "-vet=off", "-ldflags=-w", "-timeout", limit.String(), "-run", "^"+strings.ReplaceAll(m.Test, "/", "$/^")+"$", m.Package)
 	cmd.Dir = root
 	if overlay != "" { // in the environment, so that programs which the test builds have the defect, too
 		cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay))
