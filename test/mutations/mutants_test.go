@@ -38,6 +38,8 @@ const lab = "./test/lab"
 type mutation struct {
 	File, Old, New, Package, Test, Message string
 
+	Slow bool // the test takes longer than quick, so it need not be tried
+
 	topic string // the file that lists it
 }
 
@@ -50,7 +52,7 @@ func TestMutants(t *testing.T) {
 	ran, left := 0, 0
 	green := map[string]time.Duration{} // how long a test takes without a defect
 	for _, m := range interleaved(t) {
-		if !*all && time.Since(begin) > budget || m.Package == lab && (!*all || os.Geteuid() != 0) {
+		if !*all && (m.Slow || time.Since(begin) > budget) || m.Package == lab && (!*all || os.Geteuid() != 0) {
 			left++
 			continue
 		}
