@@ -46,11 +46,11 @@ func (s settings) execCheck(m Machine) (Func, time.Duration, error) {
 		exit, err := m.Exec(ctx, command)
 		switch {
 		case ctx.Err() != nil:
-			return fail(fmt.Sprintf("%s did not end in time and was killed: %s", s.Command[0], exit.Output))
+			return fail(withEnd(s.Command[0]+" did not end in time and was killed", exit.Output))
 		case err != nil:
 			return fail(err.Error())
 		case exit.Code != s.ExpectExitCode:
-			return fail(fmt.Sprintf("%s: exit status %d, want %d: %s", s.Command[0], exit.Code, s.ExpectExitCode, exit.Output))
+			return fail(withEnd(fmt.Sprintf("%s: exit status %d, want %d", s.Command[0], exit.Code, s.ExpectExitCode), exit.Output))
 		}
 		return pass()
 	}, s.timeout(), nil
@@ -101,6 +101,10 @@ func credentialFor(name string) (*syscall.Credential, error) {
 		name = defaultUser
 	}
 	account, err := user.Lookup(name)
+	var unknown user.UnknownUserError
+	if errors.As(err, &unknown) {
+		return nil, err // it says "user" itself
+	}
 	if err != nil {
 		return nil, fmt.Errorf("user: %w", err)
 	}

@@ -24,7 +24,9 @@ func execText(t *testing.T, fields string, argv ...string) string {
 	return fmt.Sprintf(`{"kind":"exec","command":%s%s}`, command, fields)
 }
 
+// TestExec: every reason, to the letter.
 func TestExec(t *testing.T) {
+	long := strings.Repeat("x", 600)
 	tests := []struct {
 		name, fields string
 		argv         []string
@@ -33,12 +35,17 @@ func TestExec(t *testing.T) {
 		{"ok", "", []string{"true"}, ""},
 		{"fails", "", []string{"sh", "-c", "echo out; echo err >&2; exit 3"}, "sh: exit status 3, want 0: out\nerr"},
 		{"other status is wanted", `,"expectExitCode":3`, []string{"sh", "-c", "exit 3"}, ""},
-		{"0 where another is wanted", `,"expectExitCode":3`, []string{"true"}, "exit status 0, want 3"},
+		{"0 where another is wanted", `,"expectExitCode":3`, []string{"true"}, "true: exit status 0, want 3"},
 		{"no shell", "", []string{"test", "$HOME", "=", "$HOME"}, ""},
 		{"spaces stay in one argument", "", []string{"test", "a  b", "=", "a  b"}, ""},
-		{"no such program", "", []string{"/no/such/program"}, "no such file or directory"},
-		{"not executable", "", []string{"/etc/passwd"}, "permission denied"},
-		{"killed by a signal", "", []string{"sh", "-c", "kill -9 $$"}, "signal: killed"},
+		{"no such program", "", []string{"/no/such/program"}, "fork/exec /no/such/program: no such file or directory"},
+		{"no such program in the path", "", []string{"no-such-program"}, `exec: "no-such-program": executable file not found in $PATH`},
+		{"not executable", "", []string{"/etc/passwd"}, "fork/exec /etc/passwd: permission denied"},
+		{"not a program", "", []string{"/etc"}, "fork/exec /etc: permission denied"},
+		{"killed by a signal", "", []string{"sh", "-c", "kill -9 $$"}, "sh: signal: killed"},
+		{"the end of long output", "", []string{"sh", "-c", "echo " + long + "; echo the end; exit 1"},
+			"sh: exit status 1, want 0: …" + strings.Repeat("x", 512-len("sh: exit status 1, want 0: …\nthe end")) + "\nthe end"},
+		{"output that is no text", "", []string{"sh", "-c", `printf 'a\377b'; exit 1`}, "sh: exit status 1, want 0: a\ufffdb"},
 		{"no such user", `,"user":"nosuchuser"`, []string{"true"}, "user: unknown user nosuchuser"},
 		{"nothing of our environment", "", []string{"sh", "-c", `test -z "$NIXFLEET_AGENT_SECRET"`}, ""},
 		{"nothing to read", "", []string{"sh", "-c", "! read line"}, ""},
@@ -46,7 +53,7 @@ func TestExec(t *testing.T) {
 	t.Setenv("NIXFLEET_AGENT_SECRET", "s")
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			expect(t, checkOf(t, execText(t, test.fields, test.argv...), Machine{})(t.Context()), test.want)
+			expectExactly(t, checkOf(t, execText(t, test.fields, test.argv...), Machine{})(t.Context()), test.want)
 		})
 	}
 }
@@ -62,23 +69,25 @@ func TestExecUser(t *testing.T) {
 	if os.Geteuid() == 0 {
 		unnamed = "nobody"
 	}
+	expectExactly(t, checkOf(t, execText(t, "", "sh", "-c", "id -un; exit 1"), Machine{})(t.Context()), "sh: exit status 1, want 0: "+unnamed)
 	expect(t, checkOf(t, execText(t, "", "sh", "-c", `test "$(id -un)" = `+unnamed+` && test "$(id -G | wc -w)" -ge 1`), Machine{})(t.Context()), "")
 	expect(t, checkOf(t, execText(t, `,"user":"`+me.Username+`"`, "sh", "-c", `test "$(id -un)" = `+me.Username), Machine{})(t.Context()), "")
 	if os.Geteuid() == 0 {
 		// None of root's groups is left.
 		expect(t, checkOf(t, execText(t, "", "sh", "-c", `test "$(id -G)" = "$(id -g)"`), Machine{})(t.Context()), "")
 	} else {
-		expect(t, checkOf(t, execText(t, `,"user":"root"`, "true"), Machine{})(t.Context()), "the agent is not root")
+		expectExactly(t, checkOf(t, execText(t, `,"user":"root"`, "true"), Machine{})(t.Context()), "user root: the agent is not root and cannot become another user")
 	}
 }
 
 func TestExecTimeout(t *testing.T) {
 	began := time.Now()
 	check := checkOf(t, execText(t, `,"timeoutSecs":1`, "sh", "-c", "echo working; exec sleep 300"), Machine{})
-	expect(t, check(t.Context()), "sh did not end in time and was killed")
+	expectExactly(t, check(t.Context()), "sh did not end in time and was killed: working")
 	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("took %s", took)
 	}
+	expectExactly(t, checkOf(t, execText(t, `,"timeoutSecs":1`, "sleep", "300"), Machine{})(t.Context()), "sleep did not end in time and was killed")
 }
 
 // TestTimeoutKillsTheWholeGroup: the command, what it waits for, and what it left
@@ -199,7 +208,7 @@ func TestExecOfAnotherMachine(t *testing.T) {
 		got = c
 		return Exit{Code: 2, Output: []byte("simulated")}, nil
 	}}
-	expect(t, checkOf(t, execText(t, `,"user":"web"`, "check", "now"), m)(t.Context()), "check: exit status 2, want 0: simulated")
+	expectExactly(t, checkOf(t, execText(t, `,"user":"web"`, "check", "now"), m)(t.Context()), "check: exit status 2, want 0: simulated")
 	if got.User != "web" || strings.Join(got.Argv, " ") != "check now" {
 		t.Errorf("%+v", got)
 	}

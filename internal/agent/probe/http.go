@@ -31,9 +31,6 @@ func (s settings) httpCheck(m Machine) (Func, time.Duration, error) {
 	}
 	return func(ctx context.Context) Verdict {
 		if err := s.get(ctx, m); err != nil {
-			if errors.Is(err, context.DeadlineExceeded) {
-				err = fmt.Errorf("no complete answer from %s in time: %w", s.URL, err)
-			}
 			return fail(err.Error())
 		}
 		return pass()
@@ -74,12 +71,12 @@ func (s settings) get(ctx context.Context, m Machine) error {
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return err
+		return s.noAnswer(err)
 	}
 	defer response.Body.Close() // the answer is judged by what was read
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
 	if response.StatusCode != s.ExpectStatus {
-		return fmt.Errorf("%s answered %d, want %d: %s", s.URL, response.StatusCode, s.ExpectStatus, bytes.TrimSpace(body))
+		return errors.New(withText(fmt.Sprintf("%s answered %d, want %d", s.URL, response.StatusCode, s.ExpectStatus), string(bytes.TrimSpace(body))))
 	}
 	if err != nil {
 		return fmt.Errorf("%s answered %d, then: %w", s.URL, response.StatusCode, err)
@@ -88,6 +85,19 @@ func (s settings) get(ctx context.Context, m Machine) error {
 		return fmt.Errorf("%s: the first %d bytes of the body do not contain %q", s.URL, maxBody, s.BodyContains)
 	}
 	return nil
+}
+
+// noAnswer says why nobody answered. The client's own error begins with the
+// address, which is not said twice.
+func (s settings) noAnswer(err error) error {
+	var client *url.Error
+	if errors.As(err, &client) {
+		err = client.Err
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("no answer from %s in time: %w", s.URL, err)
+	}
+	return fmt.Errorf("no answer from %s: %w", s.URL, err)
 }
 
 // roots are read for every check, so that a renewed authority needs no restart.

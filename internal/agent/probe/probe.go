@@ -68,9 +68,33 @@ func (m Machine) withDefaults() Machine {
 // MaxReason is the length of the longest reason, in bytes.
 const MaxReason = 512
 
+const ellipsis = "…"
+
+// withText is a reason with what was said to it, if anything was.
+func withText(reason, said string) string {
+	if said == "" {
+		return reason
+	}
+	return reason + ": " + said
+}
+
+// withEnd is withText for output that may be longer than what fits: a program says
+// last why it failed.
+func withEnd(reason string, output []byte) string {
+	room := MaxReason - len(reason) - len(": ") - len(ellipsis)
+	said := strings.ToValidUTF8(string(output), string(utf8.RuneError))
+	if len(said) <= room || room <= 0 {
+		return withText(reason, said)
+	}
+	cut := len(said) - room
+	for cut < len(said) && !utf8.RuneStart(said[cut]) {
+		cut++
+	}
+	return withText(reason, ellipsis+said[cut:])
+}
+
 // bounded makes any text a reason: valid UTF-8 of at most MaxReason bytes.
 func bounded(text string) string {
-	const ellipsis = "…"
 	text = strings.ToValidUTF8(strings.TrimSpace(text), string(utf8.RuneError))
 	if len(text) <= MaxReason {
 		return text

@@ -232,8 +232,15 @@ func TestEveryFieldIsDocumented(t *testing.T) {
 			t.Errorf("%s is not there", name)
 		}
 	}
-	// What TestUnit and TestEvidence hold to the letter is there in the same words.
+	// What the tests of each kind hold to the letter is there in the same words.
 	for _, words := range []string{
+		"no answer from <url>: dial tcp <address>: connect: connection refused", "no answer from <url> in time: ", "context deadline exceeded", "i/o timeout",
+		"tls: failed to verify certificate: x509: ", "certificate signed by unknown authority", "stopped after 10 redirects",
+		"<url> answered <status>, want <status>: <body>", "<url> answered <status>, then: ", "unexpected EOF", "<url>: the first 65536 bytes of the body do not contain ",
+		"caCert: open <file>: ", "caCert <file>: no PEM certificate in it", "`dial tcp <address>: connect: connection refused`", "`dial tcp <address>: i/o timeout`", "dial tcp: lookup <host>: no such host",
+		"<program> did not end in time and was killed: <output>", "<program>: exit status <code>, want <code>: <output>", "<program>: signal: ",
+		"fork/exec <program>: ", "no such file or directory", "permission denied", `exec: "<program>": executable file not found in $PATH`,
+		"`user: unknown user <user>`", "the agent is not root and cannot become another user",
 		"systemd knows no such unit", "is not loaded: ", "its result is ", "but its result is ", "cannot be looked at: there is no systemd on this host",
 		"there is no evidence: ", "evidence cannot be read: ", ".sig does not exist", "its signature has to be 64 bytes, raw or in base64",
 		"was not signed by this host's SSH key, or was changed since", "changed while it was read, and was not whole the second time",
