@@ -123,7 +123,7 @@ func (a *Agent) status(s *state) Status {
 		st.Phase = phaseOf(h)
 		st.Deadline = deadlineOf(e, now)
 		st.Probes = a.probeStatus(h)
-		st.WaitingOn = append(st.WaitingOn, waitsOf(h)...)
+		st.WaitingOn = append(st.WaitingOn, waitsOf(h, st.Active, st.Probes)...)
 	}
 	st.WaitingOn = append(st.WaitingOn, a.waits.list()...)
 	if st.Hold = s.hold(now); st.Hold != nil {
@@ -194,29 +194,40 @@ func deadlineOf(e *entry, now time.Time) time.Time {
 	return time.Time{}
 }
 
-// waitsOf is what a state itself waits for.
-func waitsOf(h lifecycle.Host) []Waiting {
+// waitsOf is what a state itself waits for. Of a soak whose time is over only what
+// keeps it from ending is told.
+func waitsOf(h lifecycle.Host, active int64, probes []ProbeStatus) []Waiting {
 	var all []Waiting
-	wait := func(on wire.WaitingOn) { all = append(all, Waiting{On: on, Since: h.Since}) }
+	wait := func(on wire.WaitingOn, why string) { all = append(all, Waiting{On: on, Why: why, Since: h.Since}) }
 	switch h.State {
 	case lifecycle.Deferred:
-		wait(wire.WaitingOnReboot)
+		wait(wire.WaitingOnReboot, "")
 	case lifecycle.Soaking:
-		wait(wire.WaitingOnSoak)
+		if active < h.CompletedActive+int64(h.SoakSecs) {
+			wait(wire.WaitingOnSoak, "")
+		}
 		w := lifecycle.Want(h)
 		if w.Confirm {
-			wait(wire.WaitingOnConfirm)
+			wait(wire.WaitingOnConfirm, "")
 		}
 		if w.Persist != nil {
-			wait(wire.WaitingOnPersist)
+			wait(wire.WaitingOnPersist, "")
 		}
-		for _, p := range h.Probes {
+		for _, p := range probes {
 			if p.Mode == lifecycle.Enforce && p.Status != lifecycle.Pass {
-				wait(wire.WaitingOnProbe(p.Name))
+				wait(wire.WaitingOnProbe(p.Name), p.why())
 			}
 		}
 	}
 	return all
+}
+
+// why is why a probe has not passed, as its last result said.
+func (p ProbeStatus) why() string {
+	if p.Last == nil {
+		return "it has no result yet"
+	}
+	return p.Last.Reason
 }
 
 // waitingOn is the list as it is sent.

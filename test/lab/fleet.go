@@ -163,6 +163,12 @@ func (f *Fleet) tool(args ...string) string {
 	return string(out)
 }
 
+// Why is what an operator is told about a host.
+func (f *Fleet) Why(host string) string {
+	f.lab.T.Helper()
+	return f.tool("why", host, "--cp-url", f.URL, "--ca-cert", f.Folder.CACert(), "--client-cert", f.Folder.OperatorCert(), "--client-key", f.Folder.OperatorKey())
+}
+
 // Release signs and publishes the given systems (store paths by host) and gives
 // the rollout's id.
 func (f *Fleet) Release(systems map[string]string) string {

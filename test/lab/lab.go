@@ -84,6 +84,7 @@ func (l *Lab) Programs(crashpoints bool) string {
 
 var (
 	released = sync.OnceValues(func() (string, error) { return buildPrograms("released") })
+	working  = sync.OnceValues(buildWorkload)
 	crashing = sync.OnceValues(func() (string, error) { return buildPrograms("crashing", "-tags", "crashpoints") })
 )
 
@@ -96,6 +97,26 @@ func buildPrograms(name string, flags ...string) (string, error) {
 		return "", fmt.Errorf("build the programs: %w: %s", err, out)
 	}
 	return dir, nil
+}
+
+// Workload is the program of test/lab/workload.
+func (l *Lab) Workload() []byte {
+	l.T.Helper()
+	program, err := working()
+	if err != nil {
+		l.T.Fatal(err)
+	}
+	return program
+}
+
+func buildWorkload() ([]byte, error) {
+	file := filepath.Join(scratch, "workload")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, "nixfleet/test/lab/workload")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the workload: %w: %s", err, out)
+	}
+	return os.ReadFile(file)
 }
 
 // Agent puts an agent's program into the store, as the package that a system

@@ -255,34 +255,110 @@ type status struct {
 		On  wire.WaitingOn
 		Why string
 	}
+	Probes []struct {
+		Name string
+		Last *struct {
+			Status lifecycle.Status
+			Reason string
+		}
+	}
 }
+
+// agentProgram is that of the system that runs.
+const agentProgram = "/run/current-system/agent/bin/nixfleet-agent"
 
 // Status asks the agent; ok is false while it does not answer.
 func (s *Solo) Status() (st status, ok bool) {
-	out, err := s.Exec(s.Ctx, "/run/current-system/agent/bin/nixfleet-agent", "status", "--json")
+	out, err := s.Exec(s.Ctx, agentProgram, "status", "--json")
 	return st, err == nil && json.Unmarshal([]byte(out), &st) == nil
 }
 
-// Waits waits until the agent says that it waits on something, and why.
+// Waits waits until the host is seen to wait on something, in the one sentence for
+// it, by all who can be asked: the agent on the host, and the control plane through
+// nixfleet why. It gives why the agent waits.
 func (s *Solo) Waits(on wire.WaitingOn) (why string) {
 	s.T.Helper()
+	why = s.waitsHere(on)
+	var said string
+	err := s.until("nixfleet why to say "+on.Sentence(), func() bool {
+		said = s.Fleet.Why(soloHost)
+		return strings.Contains(said, on.Sentence())
+	})
+	if err != nil {
+		s.Check(fmt.Errorf("%w; it says %s", err, said))
+	}
+	return why
+}
+
+// WaitsUnheard is Waits for what nobody but the host itself can know, and says why
+// that is so.
+func (s *Solo) WaitsUnheard(on wire.WaitingOn, because string) {
+	s.T.Helper()
+	s.T.Logf("only the host says %q: %s", on.Sentence(), because)
+	s.waitsHere(on)
+}
+
+// waitsHere waits until the agent says, to programs and to people, that it waits on
+// something.
+func (s *Solo) waitsHere(on wire.WaitingOn) (why string) {
+	s.T.Helper()
 	var last status
+	var said string
 	err := s.until("the agent to wait on "+string(on), func() bool {
 		if st, ok := s.Status(); ok {
 			last = st
 		}
 		for _, w := range last.WaitingOn {
-			if w.On == on && w.Why != "" {
+			if w.On == on {
 				why = w.Why
-				return true
+				said, _ = s.Exec(s.Ctx, agentProgram, "status") // an agent that was just stopped says nothing
+				return strings.Contains(said, on.Sentence()+" Since ")
 			}
 		}
 		return false
 	})
 	if err != nil {
-		s.Check(fmt.Errorf("%w; it says %+v", err, last))
+		s.Check(fmt.Errorf("%w; it says %+v\n%s", err, last, said))
 	}
 	return why
+}
+
+// Probe waits until the last result of a probe is this one, as the agent on the
+// host tells it: a failure with exactly the reason, or with "" a pass.
+func (s *Solo) Probe(name, reason string) {
+	s.T.Helper()
+	s.ProbeWith(name, reason, func(rest string) bool { return rest == "" })
+}
+
+// ProbeWith is Probe for a reason that ends with something, such as a time, that
+// is not known before.
+func (s *Solo) ProbeWith(name, reason string, ends func(rest string) bool) {
+	s.T.Helper()
+	want := lifecycle.Fail
+	if reason == "" {
+		want = lifecycle.Pass
+	}
+	last := "nothing"
+	err := s.until(fmt.Sprintf("the probe %s: %s %q", name, want, reason), func() bool {
+		st, _ := s.Status()
+		for _, p := range st.Probes {
+			if p.Name == name && p.Last != nil {
+				last = fmt.Sprintf("%s %q", p.Last.Status, p.Last.Reason)
+				rest, begins := strings.CutPrefix(p.Last.Reason, reason)
+				return p.Last.Status == want && begins && ends(rest)
+			}
+		}
+		return false
+	})
+	if err != nil {
+		s.Check(fmt.Errorf("%w; it said %s", err, last))
+	}
+}
+
+// Works puts the workload on the host.
+func (s *Solo) Works() {
+	s.T.Helper()
+	s.Put("/usr/local/bin/workload", string(s.lab.Workload()), 0o755)
 }
 
 // Ended waits for the end of a scenario and judges it.

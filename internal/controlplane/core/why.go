@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"nixfleet/internal/lifecycle"
@@ -44,7 +45,7 @@ func whyNot(v wire.HostView, h *rollout.HostRow) string {
 	case h.State == lifecycle.Pending && h.Deferral != nil:
 		return h.Deferral.Gate.Sentence() + ": " + h.Deferral.Detail
 	case h.Reject != nil:
-		return fmt.Sprintf("It refused the order (%s): %s", h.Reject.Reason, h.Reject.Detail)
+		return refusal(h.Reject)
 	case v.Enrolment != nil:
 		return fmt.Sprintf("It has no certificate (%s): %s", v.Enrolment.Kind, v.Enrolment.Reason)
 	case h.Order != nil:
@@ -52,10 +53,29 @@ func whyNot(v wire.HostView, h *rollout.HostRow) string {
 	case h.State == lifecycle.Pending:
 		return "It has not asked for an order yet."
 	}
+	var waits []string
 	for _, on := range v.WaitingOn {
 		if on != wire.WaitingOnNone {
-			return on.Sentence()
+			waits = append(waits, on.Sentence())
 		}
 	}
+	if len(waits) > 0 {
+		return strings.Join(waits, " ")
+	}
 	return fmt.Sprintf("It is %s.", h.State)
+}
+
+// refusal is what a host that refused its order waits for, if what it refused for
+// can end by itself, and what it said.
+func refusal(r *rollout.Reject) string {
+	said := fmt.Sprintf("It refused the order (%s): %s", r.Reason, r.Detail)
+	on, ok := map[wire.RejectReason]wire.WaitingOn{
+		wire.RejectHeld:         wire.WaitingOnHold,
+		wire.RejectClockSuspect: wire.WaitingOnClock,
+		wire.RejectQuarantined:  wire.WaitingOnQuarantine,
+	}[wire.RejectReason(r.Reason)]
+	if !ok {
+		return said
+	}
+	return on.Sentence() + " " + said
 }

@@ -50,10 +50,18 @@ func TestWhy(t *testing.T) {
 		}), "As many hosts as may be are under way already: 2 of 4 named hosts at once"},
 		{"refused", waits(), row(lifecycle.Pending, func(h *rollout.HostRow) { h.Reject = &rollout.Reject{Reason: "stale", Detail: "3 h old"} }),
 			"It refused the order (stale): 3 h old"},
+		{"held by its administrator", waits(), row(lifecycle.Pending, func(h *rollout.HostRow) { h.Reject = &rollout.Reject{Reason: "held", Detail: "disks"} }),
+			wire.WaitingOnHold.Sentence() + " It refused the order (held): disks"},
+		{"a wrong clock", waits(), row(lifecycle.Pending, func(h *rollout.HostRow) { h.Reject = &rollout.Reject{Reason: "clock-suspect", Detail: "1970"} }),
+			wire.WaitingOnClock.Sentence() + " It refused the order (clock-suspect): 1970"},
+		{"in quarantine", waits(), row(lifecycle.Pending, func(h *rollout.HostRow) { h.Reject = &rollout.Reject{Reason: "quarantined", Detail: "until then"} }),
+			wire.WaitingOnQuarantine.Sentence() + " It refused the order (quarantined): until then"},
 		{"not enrolled", wire.HostView{Channel: "stable", Enrolment: &wire.EnrolmentFailure{Kind: "EnrollmentFailed", Reason: "expired"}}, row(lifecycle.Pending, nil),
 			"It has no certificate (EnrollmentFailed): expired"},
 		{"never heard of", silent(waits(), time.Time{}), row(lifecycle.Pending, nil), "It was never heard of: It has not asked for an order yet."},
 		{"waits", waits(wire.WaitingOnNone, wire.WaitingOnDiskNix), row(lifecycle.Activating, nil), wire.WaitingOnDiskNix.Sentence()},
+		{"waits for two things", waits(wire.WaitingOnConfirm, wire.WaitingOnProbe("web")), row(lifecycle.Soaking, nil),
+			wire.WaitingOnConfirm.Sentence() + " " + wire.WaitingOnProbe("web").Sentence()},
 		{"waits for nothing", waits(wire.WaitingOnNone), row(lifecycle.Soaking, nil), "It is Soaking."},
 	} {
 		if got := why(c.view, c.row); got != c.want {
