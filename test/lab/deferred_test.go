@@ -3,6 +3,7 @@ package lab
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/wire"
@@ -28,6 +29,7 @@ func TestDeferredByHand(t *testing.T) {
 	const inhibited = "another D-Bus, booted into by hand"
 	r := s.Release(bus)
 	s.staged(inhibited, r, s.First, bus)
+	s.Waits(wire.WaitingOnReboot)
 	s.Restart()
 	s.Ended(inhibited, r, lifecycle.Converged, "", bus)
 
@@ -75,25 +77,36 @@ func TestDeferredInWindow(t *testing.T) {
 	}})
 	second, third := s.System("2", "", "dbus=2"), s.System("3", "", "dbus=3")
 
-	const window = "another D-Bus, in an open reboot window, after a backup that blocks it"
+	const open = "another D-Bus, in an open reboot window, after a backup that blocks it"
 	s.Run("systemd-run", "--quiet", "--unit=backup", "systemd-inhibit",
 		"--what=shutdown", "--who=backup", "--why=it writes", "--mode=block", "sleep", "infinity")
 	before := s.Boots()
 	r := s.Release(second)
-	s.Eventually(window, func() bool {
+	s.Eventually(open, func() bool {
 		log, err := s.Exec(s.Ctx, "journalctl", "--quiet", "-u", agentUnitName, "-o", "cat")
 		return err == nil && strings.Contains(log, "blocks it: it writes")
 	})
-	s.staged(window, r, s.First, second)
+	s.staged(open, r, s.First, second)
 	if boots := s.Boots() - before; boots != 0 {
 		t.Errorf("FAIL: %d boots over a backup", boots)
 	}
 	s.Run("systemctl", "stop", "backup")
-	s.Ended(window, r, lifecycle.Converged, "", second)
+	s.Ended(open, r, lifecycle.Converged, "", second)
 
 	const alone = "another D-Bus, in an open reboot window, while D-Bus is down"
 	s.Run("systemctl", "mask", "--runtime", "--now", "dbus.socket", "dbus.service")
 	s.Ended(alone, s.Release(third), lifecycle.Converged, "", third)
+	if boots := s.Boots() - before; boots != 2 {
+		t.Errorf("FAIL: %d boots", boots)
+	}
+
+	const closed = "another D-Bus, and the reboot window is closed"
+	window := s.Fleet.doc["rolloutPolicies"].(map[string]any)["all"].(map[string]any)["rebootWindow"].(map[string]any)
+	window["start"], window["minutes"] = time.Now().UTC().Add(12*time.Hour).Format("15:04"), 1
+	fourth := s.System("4", "", "dbus=4")
+	r = s.Release(fourth)
+	s.staged(closed, r, third, fourth)
+	s.Waits(wire.WaitingOnWindow)
 	if boots := s.Boots() - before; boots != 2 {
 		t.Errorf("FAIL: %d boots", boots)
 	}

@@ -27,7 +27,7 @@ func TestGarbageCollection(t *testing.T) {
 
 	third := s.System("3", "slow")
 	s.Held()
-	r = s.Release(third)
+	r = s.unacknowledged(second, third)
 	s.Switching(third)
 	collect()
 	s.LetGo()
@@ -40,6 +40,25 @@ func TestGarbageCollection(t *testing.T) {
 	s.Eventually("the probe to fail", func() bool { return s.Row(r).State != lifecycle.Soaking })
 	s.Run("rm", "/run/lab-sick")
 	s.Ended("garbage is collected in the switch and in the soak, and the way back is there", r, lifecycle.Reverted, lifecycle.CauseProbes, second)
+}
+
+// unacknowledged releases a system for a host in a disruption budget, whose control
+// plane goes away before it has stored the acknowledgement, and waits until it is
+// back.
+func (s *Solo) unacknowledged(runs, system string) (rollout string) {
+	s.T.Helper()
+	s.Fleet.doc["disruptionBudgets"] = []any{map[string]any{"selector": map[string]any{"all": true}, "maxInFlight": 1}}
+	s.arm("stop:agent/accepted")
+	rollout = s.Release(system)
+	s.reached("stop", "agent/accepted")
+	s.Fleet.StopControlPlane()
+	s.Signal("CONT")
+	s.WaitsUnheard(wire.WaitingOnAcknowledgement, "the control plane that could be asked would have stored it")
+	if seen, err := s.Observe(s.Ctx); err != nil || seen != On(runs) {
+		s.T.Errorf("FAIL: the acknowledgement is not stored, and it is on %v, %v", seen, err)
+	}
+	s.Fleet.StartControlPlane()
+	return rollout
 }
 
 // TestFullDisks fills the store and the boot file system of a host.
@@ -90,6 +109,7 @@ func TestFullDisks(t *testing.T) {
 	s.LetGo()
 	s.Eventually("the boot loader not to be written", func() bool { return s.Has(r, lifecycle.KindPersistFailed, "could not be written") })
 	s.Verdict("the boot file system is full", r, Observed{Current: fourth, BootDefault: third, Profile: fourth})
+	s.Waits(wire.WaitingOnPersist)
 	s.Run("rm", "/boot/ballast")
 	s.Ended("the boot file system has room again", r, lifecycle.Converged, "", fourth)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nixfleet/internal/lifecycle"
+	"nixfleet/internal/wire"
 )
 
 // Agents that a new system may bring.
@@ -54,7 +55,7 @@ func TestGuard(t *testing.T) {
 		{what: "the new system has no network, and the agent lives", fault: "network",
 			inject: (*Solo).isCutOff, cause: lifecycle.CauseConfirm},
 		{what: "somebody pulls the cable during the switch, and the agent lives", fault: "slow",
-			inject: func(s *Solo, _, _ string) { s.Check(s.CutNetwork()) },
+			inject: (*Solo).silence,
 			mend:   func(s *Solo) { s.Check(s.MendNetwork()) }, cause: lifecycle.CauseConfirm},
 		{what: "no network, and the agent is stopped", fault: "slow network",
 			inject: func(s *Solo, _, _ string) { s.Signal("STOP") },
@@ -110,6 +111,17 @@ func TestGuard(t *testing.T) {
 func unmask(s *Solo) {
 	s.Run("systemctl", "unmask", agentUnitName)
 	s.Run("systemctl", "start", agentUnitName)
+}
+
+// silence pulls the cable during a switch, and sees that the host can still say what
+// it waits for, and that the control plane says what it does not know.
+func (s *Solo) silence(_, _ string) {
+	s.Check(s.CutNetwork())
+	s.LetGo()
+	const because = "its cable is pulled"
+	s.WaitsUnheard(wire.WaitingOnControlPlane, because)
+	s.WaitsUnheard(wire.WaitingOnConfirm, because)
+	s.Told("Nothing was heard of it since ")
 }
 
 // agentDies waits until the agent that the system brought has died.

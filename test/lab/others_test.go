@@ -1,9 +1,12 @@
 package lab
 
 import (
+	"path/filepath"
 	"testing"
 
+	"nixfleet/internal/fleet"
 	"nixfleet/internal/lifecycle"
+	"nixfleet/internal/rollout"
 	"nixfleet/internal/wire"
 )
 
@@ -21,6 +24,32 @@ func TestSwitchLock(t *testing.T) {
 	s.Ended("the lock is free again", r, lifecycle.Converged, "", system)
 }
 
+// TestRefused is a host that takes no target: because its administrator holds it,
+// and because the target failed there before.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	s := NewSolo(t, SoloConfig{})
+	s.Run(agentProgram, "hold", "--reason", "the disk is swapped", "--for", "1h")
+	second := s.System("2", "")
+	r := s.Release(second)
+	why := s.Waits(wire.WaitingOnHold)
+	s.Verdict("its administrator holds it: "+why, r, On(s.First))
+	s.Run(agentProgram, "release")
+	s.Ended("its administrator has let go of it", r, lifecycle.Converged, "", second)
+
+	failing := s.System("3", "unit")
+	s.Ended("a target fails", s.Release(failing), lifecycle.Reverted, lifecycle.CauseSwitch, second)
+	r = s.Release(failing)
+	s.Told(rollout.GateQuarantine.Sentence())
+	// An operator lets the fleet try it again; the host itself remembers.
+	s.Check(s.Fleet.Client.Post(s.Ctx, wire.PathQuarantineClear,
+		wire.QuarantineClearRequest{Channel: "stable", Closure: fleet.Closure(filepath.Base(failing)), Why: "the unit is mended"}, nil))
+	why = s.Waits(wire.WaitingOnQuarantine)
+	s.Verdict("the target failed here before: "+why, r, On(second))
+	another := s.System("4", "")
+	s.Ended("another closure is taken", s.Release(another), lifecycle.Converged, "", another)
+}
+
 // TestAdmin is a host that somebody else switches while it is on trial. What a
 // person chose is not rolled back, and is what the next rollout would go back to.
 func TestAdmin(t *testing.T) {
@@ -32,6 +61,7 @@ func TestAdmin(t *testing.T) {
 		seen, err := s.Observe(s.Ctx)
 		return err == nil && seen == On(second) && s.Row(r).State == lifecycle.Soaking
 	})
+	s.Waits(wire.WaitingOnSoak)
 	s.install(s.Ctx, t, s.Cache, chosen)
 	s.Ended("somebody switches the host in its soak", r, lifecycle.Failed, lifecycle.CauseDrift, chosen)
 	s.MadeLive()

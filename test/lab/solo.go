@@ -279,15 +279,21 @@ func (s *Solo) Status() (st status, ok bool) {
 func (s *Solo) Waits(on wire.WaitingOn) (why string) {
 	s.T.Helper()
 	why = s.waitsHere(on)
+	s.Told(on.Sentence())
+	return why
+}
+
+// Told waits until nixfleet why says a sentence of the host.
+func (s *Solo) Told(sentence string) {
+	s.T.Helper()
 	var said string
-	err := s.until("nixfleet why to say "+on.Sentence(), func() bool {
+	err := s.until("nixfleet why to say "+sentence, func() bool {
 		said = s.Fleet.Why(soloHost)
-		return strings.Contains(said, on.Sentence())
+		return strings.Contains(said, sentence)
 	})
 	if err != nil {
 		s.Check(fmt.Errorf("%w; it says %s", err, said))
 	}
-	return why
 }
 
 // WaitsUnheard is Waits for what nobody but the host itself can know, and says why

@@ -40,6 +40,8 @@ func whyNot(v wire.HostView, h *rollout.HostRow) string {
 		return "It fell silent in the middle of a change and counts as failed until it returns or is skipped."
 	case h.Failure != nil:
 		return fmt.Sprintf("It gave up the target (%s): %s", h.Failure.Cause, h.Failure.Detail)
+	case h.Skip != nil && h.Skip.Reason == rollout.SkipQuarantine:
+		return rollout.GateQuarantine.Sentence() + ": " + h.Skip.Why
 	case h.Skip != nil:
 		return fmt.Sprintf("It is skipped (%s): %s", h.Skip.Reason, h.Skip.Why)
 	case h.State == lifecycle.Pending && h.Deferral != nil:

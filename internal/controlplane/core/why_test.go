@@ -45,6 +45,10 @@ func TestWhy(t *testing.T) {
 			h.Skip = &rollout.Skip{Reason: "offline", Flag: rollout.Flag{Why: "for a day"}}
 		}),
 			"It is skipped (offline): for a day"},
+		{"skipped for a quarantine", waits(), row(lifecycle.Pending, func(h *rollout.HostRow) {
+			h.Skip = &rollout.Skip{Reason: rollout.SkipQuarantine, Flag: rollout.Flag{Why: "given up by web-02"}}
+		}),
+			"Its target has failed in this channel and is in quarantine: given up by web-02"},
 		{"held", waits(), row(lifecycle.Pending, func(h *rollout.HostRow) {
 			h.Deferral = &rollout.Deferral{Gate: rollout.GateBudget, Detail: "2 of 4 named hosts at once"}
 		}), "As many hosts as may be are under way already: 2 of 4 named hosts at once"},
