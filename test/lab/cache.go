@@ -41,7 +41,7 @@ func (l *Lab) Cache(name string) *Cache {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		l.T.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", Gateway+":0")
+	listener, err := net.Listen("tcp", cacheAddress+":0")
 	if err != nil {
 		l.T.Fatal(err)
 	}

@@ -252,8 +252,7 @@ Description=nixfleet agent
 StartLimitIntervalSec=0
 [Service]
 Type=notify
-ExecStart=/run/current-system/agent/bin/nixfleet-agent --control-plane-url ` + url + ` --machine-id ` + host + ` \
-  --ca-cert /etc/nixfleet/agent/ca.pem --bootstrap-token-file /etc/nixfleet/agent/token --poll-interval 2s
+ExecStart=` + agentProgram + ` ` + agentFlags(host, url) + ` --poll-interval 2s
 EnvironmentFile=-/etc/nixfleet/agent/environment
 EnvironmentFile=-/run/lab-next-agent
 ExecStartPost=rm -f /run/lab-next-agent
@@ -268,6 +267,12 @@ UMask=0077
 [Install]
 WantedBy=multi-user.target
 `
+}
+
+// agentFlags are those that an agent needs.
+func agentFlags(host, url string) string {
+	return "--control-plane-url " + url + " --machine-id " + host +
+		" --ca-cert /etc/nixfleet/agent/ca.pem --bootstrap-token-file /etc/nixfleet/agent/token"
 }
 
 // Enrol puts the files on the host and starts its system's agent.

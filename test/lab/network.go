@@ -2,8 +2,12 @@ package lab
 
 import "fmt"
 
-// Gateway is the lab's own address, where control planes and caches listen.
-const Gateway = "10.77.0.1"
+// The lab's own addresses: control planes listen at the first, caches at the second,
+// so that each is an uplink of its own.
+const (
+	Gateway      = "10.77.0.1"
+	cacheAddress = "10.77.0.2"
+)
 
 const bridge = "br-lab"
 
@@ -13,6 +17,7 @@ func network() error {
 	for _, argv := range [][]string{
 		{"ip", "link", "add", bridge, "type", "bridge"},
 		{"ip", "addr", "add", Gateway + "/16", "dev", bridge},
+		{"ip", "addr", "add", cacheAddress + "/16", "dev", bridge},
 		{"ip", "link", "set", bridge, "up"},
 	} {
 		if err := run(argv...); err != nil {

@@ -12,8 +12,9 @@
 #        no-agent   it does not start its agent at a boot
 #        slow       its switch lasts until somebody removes /run/lab-hold
 # dbus:             the version of D-Bus, which may not be swapped in a running system
+# guard:            no for a system without the unit of its guard
 # interface:        that of the init interface; another than the running one exits 100
-{ host, version, agent, fault ? "", dbus ? "1", interface ? "1" }:
+{ host, version, agent, fault ? "", dbus ? "1", interface ? "1", guard ? "yes" }:
 let
   make = name: attributes: script: derivation ({
     inherit name;
@@ -30,11 +31,11 @@ let
   linux = make "linux-6.1" { } ''
     mkdir $out; echo kernel > $out/bzImage
   '';
-  etc = make "etc-${version}" { inherit version bus program; } ''
+  etc = make "etc-${version}" { inherit version bus program guard; } ''
     mkdir -p $out/systemd/system
     ln -s $bus/dbus.service $out/systemd/system/dbus.service
     printf '[Service]\nExecStart=%s/bin/nixfleet-agent\n' $program > $out/systemd/system/nixfleet-agent.service
-    printf '[Unit]\nDescription=guard\n' > $out/systemd/system/nixfleet-guard.service
+    [ $guard = no ] || printf '[Unit]\nDescription=guard\n' > $out/systemd/system/nixfleet-guard.service
     echo $version > $out/version
   '';
 in
