@@ -50,7 +50,7 @@ type runCmd struct {
 	ConfirmURL         []httpsURL  `name:"confirm-url" sep:"," placeholder:"URL" help:"Further uplink that confirms a new system. Repeatable."`
 	Socket             string      `default:"/run/nixfleet-agent/agent.sock" placeholder:"FILE" help:"Local status and control; empty for none."`
 	MetricsListen      string      `placeholder:"ADDRESS" help:"Serve Prometheus metrics here; :port is on loopback."`
-	Prefetch           bool        `help:"For fetching a fresh manifest's closure before its order; has no effect yet."`
+	Prefetch           bool        `help:"Fetch the closure of the newest manifest that names this host before its order comes. Nothing is accepted by it."`
 	OutboxMax          byteSize    `default:"64MiB" placeholder:"SIZE" help:"Beyond this much unsent, only transitions are committed."`
 	LogFormat          string      `default:"auto" enum:"auto,json,text" placeholder:"FORMAT" help:"${enum}."`
 	LogLevel           level       `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error."`

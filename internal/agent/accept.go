@@ -70,8 +70,9 @@ func (t *turn) accept(orderID string, p plan) error {
 	overtaken := s.waiting()
 	prior := lifecycle.Prior(hostOf(s.live()), s.facts.Current)
 	t.updateMarks(p.raise)
-	t.updateSelf(func(self *journal.Self) { self.Accepted++ })
-	s.rollouts = append(s.rollouts, &entry{
+	ahead := s.self.Ahead
+	t.updateSelf(func(self *journal.Self) { self.Accepted, self.Ahead = self.Accepted+1, nil })
+	e := &entry{
 		Rollout: journal.Rollout{
 			Host:       h,
 			Order:      s.self.Accepted,
@@ -80,7 +81,11 @@ func (t *turn) accept(orderID string, p plan) error {
 		},
 		acked: h.Seq,
 		since: t.now,
-	})
+	}
+	if err := e.wasFetchedAhead(ahead); err != nil {
+		return err
+	}
+	s.rollouts = append(s.rollouts, e)
 	t.writes = append(t.writes, func(tx *journal.Tx) error {
 		if err := tx.SetAcked(p.id, h.Seq); err != nil {
 			return err

@@ -68,6 +68,7 @@ type Agent struct {
 	machineTurn chan struct{}       // of size one: held by the step that changes the machine
 	guardTurn   chan struct{}       // of size one: held by who writes the lease
 	served      chan wire.Documents // of size one: what the control plane last said that it serves
+	ahead       chan string         // of size one: the newest rollout that the control plane has for this host
 	pollNow     *broadcast          // somebody wants to hear from the control plane now
 	waits       waits
 	panics      atomic.Int64
@@ -123,6 +124,7 @@ func New(cfg Config, m host.Machine, dial func(ctx context.Context, network, add
 		machineTurn: make(chan struct{}, 1),
 		guardTurn:   make(chan struct{}, 1),
 		served:      make(chan wire.Documents, 1),
+		ahead:       make(chan string, 1),
 		pollNow:     newBroadcast(),
 	}
 	if a.clock == nil {
@@ -186,7 +188,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	for _, w := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"heartbeat", a.beat}, {"orders", a.pollOrders}, {"outbox", a.sendEvents}, {"documents", a.refresh}} {
+	}{{"heartbeat", a.beat}, {"orders", a.pollOrders}, {"outbox", a.sendEvents}, {"documents", a.refresh}, {"prefetch", a.prefetch}} {
 		start(w.name, func(ctx context.Context) error {
 			if a.enrolled.wait(ctx) != nil {
 				return nil

@@ -116,6 +116,9 @@ func (a *Agent) wanted(s *state, now time.Time) []job {
 			jobs = append(jobs, job{"prepare " + e.Host.Rollout, func(ctx context.Context) error { return a.prepare(ctx, e) }})
 		}
 	}
+	if ahead := s.self.Ahead; ahead != nil {
+		roots = append(roots, ahead.Closure)
+	}
 	guarded := false
 	if e := s.live(); e != nil {
 		w := lifecycle.Want(e.Host)

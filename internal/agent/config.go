@@ -39,8 +39,8 @@ type Config struct {
 
 	Socket        string // "" means none
 	MetricsListen string // "" means none
-	Prefetch      bool
-	OutboxMax     int64 // bytes
+	Prefetch      bool   // fetch a target as soon as a manifest names it, before its order
+	OutboxMax     int64  // bytes
 
 	Version string
 	BuiltAt time.Time // of the commit that this program was built from; zero when unknown

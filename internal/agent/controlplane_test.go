@@ -29,6 +29,7 @@ type controlPlane struct {
 	ca     identity.CA
 
 	mu        sync.Mutex
+	newest    string // rollout that it names in its answers to heartbeats
 	wake      chan struct{}
 	documents map[string]signed
 	orders    []wire.Order
@@ -287,7 +288,7 @@ func (c *controlPlane) heartbeat(w http.ResponseWriter, r *http.Request) {
 		response.BootstrapRollouts = c.known
 		for path, d := range c.documents {
 			if strings.HasPrefix(path, "/v1/rollouts/") {
-				response.Documents = &wire.Documents{Manifest: etag(d.doc)}
+				response.Documents = &wire.Documents{Manifest: etag(d.doc), Rollout: c.newest}
 			}
 		}
 	})

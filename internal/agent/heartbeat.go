@@ -50,6 +50,9 @@ func (a *Agent) beat(ctx context.Context) error {
 			answer.Documents = &wire.Documents{}
 		}
 		replace(a.served, *answer.Documents)
+		if a.cfg.Prefetch && answer.Documents.Rollout != "" {
+			replace(a.ahead, answer.Documents.Rollout)
+		}
 		every := a.cfg.PollInterval
 		if answer.NextHeartbeatSecs > 0 {
 			every = time.Duration(min(answer.NextHeartbeatSecs, int(maxSilence/time.Second))) * time.Second

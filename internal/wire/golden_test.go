@@ -81,7 +81,7 @@ func messages() map[string]any {
 		},
 		"heartbeat-response": wire.HeartbeatResponse{
 			ReceivedAt: noon, NextHeartbeatSecs: 60, Replay: []wire.Replay{{RolloutID: rollout, FromSeq: 3}},
-			Documents:         &wire.Documents{Fleet: `"f-1"`, Manifest: `"m-1"`},
+			Documents:         &wire.Documents{Fleet: `"f-1"`, Manifest: `"m-1"`, Rollout: "stable@0000000000000000000000000000000000000001"},
 			BootstrapRollouts: []wire.BootstrapRollout{{RolloutID: rollout, LastEventSeq: 9}},
 		},
 

@@ -68,6 +68,9 @@ type Replay struct {
 type Documents struct {
 	Fleet    string `json:"fleet,omitempty"`
 	Manifest string `json:"manifest,omitempty"`
+	// Rollout is whose manifest that is: the newest that names this host. It is a
+	// hint, and no order.
+	Rollout string `json:"rollout,omitempty"`
 }
 
 // BootstrapRollout is the last stored event of a rollout.

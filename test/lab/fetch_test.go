@@ -63,6 +63,30 @@ func TestFetch(t *testing.T) {
 	}
 }
 
+// TestPrefetch is a host that may not have its order yet, and has fetched the target
+// when it comes: the cache is not needed any more then, and garbage is collected
+// around it.
+func TestPrefetch(t *testing.T) {
+	t.Parallel()
+	s := NewSolo(t, SoloConfig{Environment: map[string]string{"NIXFLEET_AGENT_PREFETCH": "true"}})
+	s.Check(s.Fleet.Client.Post(s.Ctx, wire.Fill(wire.PathChannelPause, "stable"), wire.ActionRequest{Why: "not yet"}, nil))
+	second := s.System("2", "")
+	r := s.Release(second)
+	s.Eventually("the target to be fetched ahead of its order", func() bool {
+		_, err := s.Exec(s.Ctx, "nix-store", "--check-validity", second)
+		return err == nil
+	})
+	s.Run("nix-collect-garbage")
+	s.Run("nix-store", "--check-validity", second)
+	if row := s.Row(r); row.State != lifecycle.Pending {
+		t.Errorf("FAIL: without an order it is %s", row.State)
+	}
+	s.Verdict("fetched, and nothing else", r, On(s.First))
+	s.Cache.Break(http.NotFound)
+	s.Check(s.Fleet.Client.Post(s.Ctx, wire.Fill(wire.PathChannelResume, "stable"), wire.ActionRequest{Why: "now"}, nil))
+	s.Ended("the cache has lost it, and the host has it", r, lifecycle.Converged, "", second)
+}
+
 // TestPowerCutAfterFetch cuts the power right after a fetch. What counts as fetched
 // is on the disk; and when it is not, as after a Nix that does not sync, it is found
 // out and repaired.

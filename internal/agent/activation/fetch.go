@@ -58,6 +58,29 @@ func Fetch(ctx context.Context, m host.Machine, s Spec, rec Recorder) (lifecycle
 	return nil, nil
 }
 
+// FetchAhead brings a target into the store before anything about it was decided.
+// It gives final failures as they are, and a *Wait for what may come right. The
+// caller has recorded the boot in which it began, for the Fetch that follows.
+func FetchAhead(ctx context.Context, m host.Machine, s Spec) error {
+	space, err := m.Space(ctx)
+	if err != nil {
+		return transient(ctx, "look at the free space", err)
+	}
+	if err := StoreSpace(space, s.MinFreeStore); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	err = m.Fetch(limited, host.Fetch{Rollout: s.Rollout, Closure: s.Target, Caches: s.Caches, CacheKeys: s.CacheKeys})
+	if err == nil {
+		return nil
+	}
+	if failed, wait := fetchFailed(ctx, err); failed == nil {
+		return wait
+	}
+	return err
+}
+
 // fetchFailed tells final failures from those that are waited out.
 func fetchFailed(ctx context.Context, err error) (lifecycle.Body, error) {
 	if ctx.Err() != nil {

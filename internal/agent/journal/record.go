@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"nixfleet/internal/fleet"
 	"nixfleet/internal/lifecycle"
 	"nixfleet/internal/trust"
 )
@@ -28,11 +29,21 @@ type Self struct {
 	// Hold keeps new targets away, as long as it lasts.
 	Hold *Hold `json:"hold,omitempty"`
 
+	// Ahead is what is fetched before its order, or was, until an order comes.
+	Ahead *Ahead `json:"ahead,omitempty"`
+
 	// OutboxFull: changes that decide nothing are not committed for now.
 	OutboxFull bool `json:"outboxFull,omitempty"`
 
 	// Notices wait for a rollout to be sent in.
 	Notices []lifecycle.Notice `json:"notices,omitempty"`
+}
+
+// Ahead is a rollout's target that is fetched before the rollout is accepted.
+type Ahead struct {
+	Rollout string        `json:"rollout"`
+	Closure fleet.Closure `json:"closure"`
+	BootID  string        `json:"bootId"` // in which the fetch began
 }
 
 // Quarantine keeps a closure that failed here from being tried again at once.

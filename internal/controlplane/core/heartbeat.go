@@ -164,7 +164,7 @@ func (s *state) etags(host string) *wire.Documents {
 		d.Fleet = served.ETag
 	}
 	if r, h := s.newest(host); h != nil {
-		d.Manifest = s.served[manifestKey(r.ID)].ETag
+		d.Manifest, d.Rollout = s.served[manifestKey(r.ID)].ETag, r.ID
 	}
 	return &d
 }
