@@ -95,6 +95,9 @@ func TestPatternsOfFailure(t *testing.T) {
 		{"fails and is disabled", `,"mode":"disabled"`, min, []outage{{0, always}}, nil, lifecycle.Converged},
 		{"off for an hour, and well again", "", 5 * min, []outage{{0, hour + 50*s}}, offFor(40*s, hour), lifecycle.Converged},
 		{"off for an hour, and no better", "", 5 * min, []outage{{0, hour + 70*s}}, offFor(40*s, hour), lifecycle.Reverted},
+		// Running time stands still in a suspend: all that is seen of it is a clock that is ahead.
+		{"suspended for an hour, and well again", "", 5 * min, []outage{{0, 50 * s}}, stepped(30*s, hour), lifecycle.Converged},
+		{"suspended for an hour, and no better", "", 5 * min, []outage{{0, 70 * s}}, stepped(30*s, hour), lifecycle.Reverted},
 		{"the clock is set forward", "", 5 * min, []outage{{0, 50 * s}}, stepped(30*s, hour), lifecycle.Converged},
 		{"the clock is set back", "", 5 * min, []outage{{0, 50 * s}}, stepped(30*s, -hour), lifecycle.Converged},
 		{"the clock is set back, and no better", "", 5 * min, []outage{{0, 70 * s}}, stepped(30*s, -hour), lifecycle.Reverted},

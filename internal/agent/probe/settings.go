@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -94,7 +95,7 @@ func (s settings) validate() error {
 		inRange("connectTimeoutSecs", s.ConnectTimeoutSecs, 1, 3600),
 		inRange("expectExitCode", s.ExpectExitCode, 0, 255),
 		inRange("timeoutSecs", s.TimeoutSecs, 1, 3600),
-		inRange("port", s.Port, 0, 65535),
+		inRange("port", cmp.Or(s.Port, 1), 1, 65535), // 0 is "not set"
 		inRange("maxAgeSeconds", s.MaxAgeSeconds, 1, 10*365*86400),
 	)
 }

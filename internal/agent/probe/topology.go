@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -224,15 +225,35 @@ func parseSettings(raw jsontext.Value) (settings, error) {
 	if err := noDuplicates(raw); err != nil {
 		return s, err
 	}
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&s); err != nil {
-		return s, fmt.Errorf("the probe cannot be read: %w", err)
-	}
 	if raw.Kind() != '{' {
 		return s, errors.New("the probe is not a JSON object")
 	}
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(&s)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong):
+		return s, fmt.Errorf("%s: %s is needed, this is a JSON %s", wrong.Field, inWords(wrong.Type), wrong.Value)
+	case err != nil:
+		return s, fmt.Errorf("the probe cannot be read: %w", err)
+	}
 	return s, s.validate()
+}
+
+// inWords is what a field takes, for people who write JSON.
+func inWords(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Int:
+		return "a whole number"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		return "a list of texts"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	}
+	return "a text"
 }
 
 func noDuplicates(raw jsontext.Value) error {
