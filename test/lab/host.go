@@ -312,19 +312,18 @@ func (h *Host) Log(w io.Writer) error {
 	return err
 }
 
-// Until asks every 50 ms until the answer is yes, the context ends, or asking
-// fails.
+// Until asks until the answer is yes, the context ends, or asking fails: after 50 ms,
+// and less and less often, down to five times a second, because asking costs what
+// the hosts need.
 func Until(ctx context.Context, what string, ask func() (bool, error)) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	for pause := 50 * time.Millisecond; ; pause = min(pause*5/4, 200*time.Millisecond) {
 		if yes, err := ask(); err != nil || yes {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waited for %s: %w", what, ctx.Err())
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
 }
