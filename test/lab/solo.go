@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"nixfleet/internal/lifecycle"
+	"nixfleet/internal/operator"
 	"nixfleet/internal/wire"
 )
 
@@ -274,26 +275,33 @@ func (s *Solo) Status() (st status, ok bool) {
 }
 
 // Waits waits until the host is seen to wait on something, in the one sentence for
-// it, by all who can be asked: the agent on the host, and the control plane through
-// nixfleet why. It gives why the agent waits.
+// it, by all who can be asked: the agent on the host, its heartbeats, and the control plane
+// through nixfleet why. It gives why the agent waits.
 func (s *Solo) Waits(on wire.WaitingOn) (why string) {
 	s.T.Helper()
 	why = s.waitsHere(on)
 	s.Told(on.Sentence())
+	// A refusal is told before the next heartbeat; that says it, too.
+	s.Eventually("a heartbeat to say that the host waits on "+string(on), func() bool {
+		view, err := operator.Get[wire.HostView](s.Ctx, s.Fleet.Client, wire.Fill(wire.PathHost, soloHost))
+		return err == nil && slices.Contains(view.WaitingOn, on)
+	})
 	return why
 }
 
-// Told waits until nixfleet why says a sentence of the host.
+// Told waits until nixfleet why answers with a sentence: in its first line, which the
+// facts are below.
 func (s *Solo) Told(sentence string) {
 	s.T.Helper()
 	var said string
 	err := s.until("nixfleet why to say "+sentence, func() bool {
-		said = s.Fleet.Why(soloHost)
+		said, _, _ = strings.Cut(s.Fleet.Why(soloHost), "\n")
 		return strings.Contains(said, sentence)
 	})
 	if err != nil {
 		s.Check(fmt.Errorf("%w; it says %s", err, said))
 	}
+	s.T.Logf("nixfleet why: %s", said)
 }
 
 // WaitsUnheard is Waits for what nobody but the host itself can know, and says why
