@@ -75,6 +75,8 @@ type Agent struct {
 	skewed      atomic.Bool // the clock is far from the control plane's
 	refused     atomic.Pointer[refusal]
 	progress    atomic.Pointer[host.FetchProgress]
+	fetched     atomic.Int64              // bytes, of all fetches
+	staleAt     atomic.Pointer[time.Time] // when the newest manifest that was seen is too old
 	scheduler   atomic.Pointer[probe.Scheduler]
 }
 

@@ -38,6 +38,9 @@ func (a *Agent) fetchPlan(ctx context.Context, id string) (*plan, error) {
 	// have taken newer ones: a signature that does not fit is worth a second look.
 	for attempt := 1; ; attempt++ {
 		p, err := a.fetchPlanOnce(ctx, roots, state.self.Marks, held.ETag, expect)
+		if err == nil && p != nil {
+			a.staleAt.Store(p.staleAt(a.cfg.MaxFreshnessWindow))
+		}
 		if errors.Is(err, trust.ErrBadSignature) && attempt == 1 {
 			continue
 		}
@@ -74,6 +77,20 @@ func (a *Agent) fetchPlanOnce(ctx context.Context, roots *trust.Roots, marks tru
 	}
 	expect.Fleet = p.fleet
 	return p, verify()
+}
+
+// staleAt is when a verified manifest is too old to be accepted; nil when only the
+// fleet document says.
+func (p *plan) staleAt(narrowed time.Duration) *time.Time {
+	window := time.Duration(p.manifest.Doc().FreshnessWindowMinutes) * time.Minute
+	if narrowed > 0 && window > narrowed {
+		window = narrowed
+	}
+	if window == 0 {
+		return nil
+	}
+	at := p.manifest.SignedAt().Add(window)
+	return &at
 }
 
 // needsFleet tells whether a manifest was refused for lack of what an older

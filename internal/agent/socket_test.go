@@ -71,7 +71,7 @@ func TestSocket(t *testing.T) {
 	if status.State != "Idle" || status.Current != v1 || status.MachineID != host1 || status.WaitingOn[0].On != "control-plane" {
 		t.Errorf("status: %+v", status)
 	}
-	for _, want := range []string{`nixfleet_agent_rollout_state{rollout="",state="Idle"} 1`, `nixfleet_agent_waiting_on{on="control-plane"} 1`, "nixfleet_agent_outbox_events 0"} {
+	for _, want := range []string{`nixfleet_agent_state{state="Idle"} 1`, `nixfleet_agent_waiting_on{on="control-plane"} 1`, "nixfleet_agent_outbox_events 0"} {
 		if got := get(agent.SocketMetrics); !strings.Contains(got, want) {
 			t.Errorf("the metrics have no %s:\n%s", want, got)
 		}

@@ -45,6 +45,7 @@ type Status struct {
 	Next      string             `json:"next,omitempty"` // accepted, and not begun
 	Confirmed bool               `json:"confirmed"`
 	Persisted bool               `json:"persisted"`
+	Drifted   bool               `json:"drifted"` // somebody else changed what runs or boots
 
 	WaitingOn []Waiting           `json:"waitingOn"`
 	Probes    []ProbeStatus       `json:"probes"`
@@ -119,7 +120,7 @@ func (a *Agent) status(s *state) Status {
 	if e := s.current(); e != nil {
 		h := e.Host
 		st.Rollout, st.State, st.Since, st.Target, st.Prior = h.Rollout, string(h.State), h.Since, h.Target, h.Prior
-		st.Failure, st.Confirmed, st.Persisted, st.Active = h.Failure, h.Confirmed, h.Persisted, e.active(now)
+		st.Failure, st.Confirmed, st.Persisted, st.Drifted, st.Active = h.Failure, h.Confirmed, h.Persisted, h.Drifted, e.active(now)
 		st.Phase = phaseOf(h)
 		st.Deadline = deadlineOf(e, now)
 		st.Probes = a.probeStatus(h)

@@ -99,7 +99,7 @@ func (a *Agent) spec(ctx context.Context, h lifecycle.Host) (activation.Spec, er
 		Guarded:         h.Policy.Guard != fleet.GuardOptional,
 		MaxFailedUnits:  h.Policy.MaxFailedUnits(),
 		LastUplink:      a.uplink.LastAnswer,
-		Progress:        func(p host.FetchProgress) { a.progress.Store(&p) },
+		Progress:        a.fetching,
 	}, nil
 }
 

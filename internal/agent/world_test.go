@@ -72,6 +72,7 @@ type world struct {
 	guards  bool                      // a guard acts; else it only watches
 	noGuard bool                      // a guard ends as soon as it is started
 	logged  logBuffer
+	agent   *agent.Agent
 	cancel  context.CancelFunc
 	done    chan error
 }
@@ -301,7 +302,7 @@ func (w *world) start() {
 	a, err := agent.New(cfg, m, w.net.dial)
 	w.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
-	w.cancel, w.done = cancel, make(chan error, 1)
+	w.agent, w.cancel, w.done = a, cancel, make(chan error, 1)
 	go func() { w.done <- a.Run(ctx) }()
 }
 

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"nixfleet/internal/crashpoint"
@@ -52,6 +53,15 @@ var ErrLocked = errors.New("the journal is in use by another process")
 type Journal struct {
 	db      *bbolt.DB
 	foreign foreignFields
+
+	commits atomic.Int64 // that succeeded
+	took    atomic.Int64 // nanoseconds, of all of them
+}
+
+// Commits is how many there were since the journal was opened, and how long they
+// took in all.
+func (j *Journal) Commits() (n int64, took time.Duration) {
+	return j.commits.Load(), time.Duration(j.took.Load())
 }
 
 // Open opens the journal at path, and creates it, durably, when there is none.
@@ -119,12 +129,15 @@ func (j *Journal) View(fn func(*Tx) error) error {
 // Update calls fn with a transaction and commits it when fn returns nil. When
 // Update returns an error nothing was changed.
 func (j *Journal) Update(fn func(*Tx) error) error {
+	begun := time.Now()
 	err := j.db.Update(func(tx *bbolt.Tx) error {
 		err := fn(&Tx{tx: tx, journal: j})
 		crashpoint.Here("journal/prepared", "nothing of a transaction whose changes are all made is on the disk")
 		return err
 	})
 	if err == nil {
+		j.commits.Add(1)
+		j.took.Add(int64(time.Since(begun)))
 		crashpoint.Here("journal/committed", "a transaction is on the disk; nobody knows it yet")
 	}
 	return err

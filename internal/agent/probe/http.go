@@ -94,7 +94,9 @@ func (s settings) noAnswer(err error) error {
 	if errors.As(err, &client) {
 		err = client.Err
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	// Which of two timers ends a dial is a matter of chance, and so is its error.
+	var late interface{ Timeout() bool }
+	if errors.As(err, &late) && late.Timeout() {
 		return fmt.Errorf("no answer from %s in time: %w", s.URL, err)
 	}
 	return fmt.Errorf("no answer from %s: %w", s.URL, err)
