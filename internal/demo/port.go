@@ -2,8 +2,12 @@ package demo
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
 	"net"
 	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +37,35 @@ func reservePort() (*os.File, int, error) {
 		return nil, 0, os.NewSyscallError("getsockname", err)
 	}
 	return f, addr.(*unix.SockaddrInet4).Port, nil
+}
+
+// Ports that are given to nobody who asks for any: they are below what systems
+// take such ports from.
+const (
+	firstPort = 20000
+	lastPort  = 29999
+)
+
+// claimPort takes a TCP port of the loopback interface for a program that cannot
+// share one, and that may be down now and then. No other demo is given it until
+// the claim, which is the UDP port of the same number, is closed.
+func claimPort() (io.Closer, int, error) {
+	var err error
+	for range 1000 {
+		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		var claim net.PacketConn
+		if claim, err = net.ListenPacket("udp", address); err != nil {
+			continue
+		}
+		var free net.Listener
+		if free, err = net.Listen("tcp", address); err != nil {
+			claim.Close()
+			continue
+		}
+		return claim, port, free.Close()
+	}
+	return nil, 0, fmt.Errorf("no port is free: %w", err)
 }
 
 // listenReserved listens on a port that is reserved.

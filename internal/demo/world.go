@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -43,7 +44,8 @@ type world struct {
 	supervisor *supervisor
 
 	controlPlane *daemon
-	url          string // of the control plane
+	url          string    // of the control plane
+	claim        io.Closer // on its port
 	agents       map[string]*daemon
 	operator     *operator.Client
 	nonces       []fleet.Nonce
@@ -94,19 +96,18 @@ func (w *world) close() {
 		w.lock.Close()
 	}
 	w.supervisor.wait.Wait()
+	if w.claim != nil {
+		w.claim.Close()
+	}
 }
 
 // makeKeys makes the owner's folder, as nixfleet init does.
 func (w *world) makeKeys() error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	claim, port, err := claimPort()
 	if err != nil {
 		return err
 	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		return err
-	}
-	w.url = "https://" + address
+	w.claim, w.url = claim, fmt.Sprintf("https://127.0.0.1:%d", port)
 	if w.keys, err = fleetdir.Create(w.in("fleet"), fleetdir.Options{Names: []string{"127.0.0.1"}, URL: w.url, Operator: "demo", Now: time.Now()}); err != nil {
 		return err
 	}

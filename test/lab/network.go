@@ -15,7 +15,9 @@ const bridge = "br-lab"
 // namespace.
 func network() error {
 	for _, argv := range [][]string{
-		{"ip", "link", "add", bridge, "type", "bridge"},
+		// With an address of its own: by default it is that of a host, and another one as
+		// hosts come and go, so that those who remember it reach nobody for a while.
+		{"ip", "link", "add", bridge, "address", "02:4c:61:62:00:01", "type", "bridge"},
 		{"ip", "addr", "add", Gateway + "/16", "dev", bridge},
 		{"ip", "addr", "add", cacheAddress + "/16", "dev", bridge},
 		{"ip", "link", "set", bridge, "up"},
